@@ -1,0 +1,1 @@
+"""dual-bench: how much an emotion model leans on the words, measured with its uncertainty."""

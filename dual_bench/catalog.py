@@ -1,0 +1,193 @@
+"""Look-up by name. A part of dual-bench is one file and one line here; nothing is imported until it is asked for.
+
+Wherever a name is accepted, ``package.module:attribute`` names a part of the user's own. A name may carry settings:
+``dual:sdm=off,width=32``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from dual_bench.types import UserError
+
+Settings = Mapping[str, bool | int | float | str]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a part is (``package.module:attribute``), and what it is in a few words."""
+
+    target: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The parts of one kind, by name."""
+
+    kind: str
+    entries: Mapping[str, Entry]
+
+    def load(self, name: str) -> Any:
+        """The part called ``name``; UserError with the nearest name where there is none."""
+        if name in self.entries:
+            return _resolve(self.entries[name].target)
+        if ":" in name and "." in name.split(":")[0]:
+            try:
+                return _resolve(name)
+            except (ImportError, AttributeError) as error:
+                raise UserError(f"{self.kind} '{name}' cannot be loaded: {error}") from error
+        raise UserError(f"unknown {self.kind} '{name}'{did_you_mean(name, self.entries)}")
+
+
+def _resolve(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error sentence: the nearest valid name, or all of them.
+
+    >>> did_you_mean("word-dorp", ["word-drop", "utterance-drop"])
+    "; did you mean 'word-drop'?"
+    >>> did_you_mean("xyz", ["dual", "concat"])
+    '; known: concat, dual'
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, bool | int | float | str]]:
+    """Split ``name:key=value,…`` into the name and its settings; ``on``/``off`` are booleans.
+
+    >>> parse_spec("dual:sdm=off,width=32")
+    ('dual', {'sdm': False, 'width': 32})
+    >>> parse_spec("my.module:build")
+    ('my.module:build', {})
+    """
+    name, colon, tail = spec.rpartition(":")
+    if not colon or "=" not in tail:
+        return spec, {}
+    settings = {}
+    for item in tail.split(","):
+        key, equals, value = item.partition("=")
+        if not (key.strip() and equals and value.strip()):
+            raise UserError(f"'{spec}': expected name:key=value,key=value, found '{item}'")
+        settings[key.strip()] = _scalar(value.strip())
+    return name, settings
+
+
+def _scalar(text: str) -> bool | int | float | str:
+    if text in ("on", "off"):
+        return text == "on"
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if isinstance(value, bool | int | float | str) else text
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def validated(kind: type[S], values: Mapping[str, Any], what: str) -> S:
+    """``values`` as settings of ``kind``; UserError names the first wrong key, and the nearest one where unknown."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            problem = f"unknown setting '{where}'{did_you_mean(where, kind.model_fields)}"
+        elif first["type"] == "missing":
+            problem = f"the setting '{where}' is missing"
+        else:
+            problem = f"{where}: {first['msg'].removeprefix('Value error, ')}"
+            problem += f" (found {first['input']!r})" if where and first["type"] != "value_error" else ""
+        raise UserError(f"{what}: {problem.removeprefix(': ')}") from None
+
+
+def split_specs(text: str) -> list[str]:
+    """A comma-separated list of specs, whose settings are comma-separated too.
+
+    >>> split_specs("dual,dual:sdm=off,vdm=off,text-only")
+    ['dual', 'dual:sdm=off,vdm=off', 'text-only']
+    """
+    specs: list[str] = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        if specs and "=" in item and ":" not in item:
+            specs[-1] += f",{item}"
+        else:
+            specs.append(item)
+    return specs
+
+
+def format_settings(settings: Settings) -> str:
+    """The settings of a spec in one canonical order: ``sdm=off,width=32``.
+
+    >>> format_settings({"width": 32, "sdm": False})
+    'sdm=off,width=32'
+    """
+    shown = {True: "on", False: "off"}
+    return ",".join(f"{k}={shown[v] if isinstance(v, bool) else v}" for k, v in sorted(settings.items()))
+
+
+DATASETS = Catalog(
+    "corpus",
+    {
+        "synthetic": Entry("dual_bench.datasets.synthetic:load", "generated; its exact Bayes ceiling is known"),
+        "manifest": Entry("dual_bench.datasets.manifest:load", "your own: a CSV beside .npz or .npy features"),
+        "mosi-752": Entry("dual_bench.datasets.mosi:load", "CMU-MOSI, the 752 clips whose features saw no label"),
+        "ravdess": Entry("dual_bench.datasets.ravdess:load", "RAVDESS, 8 acted emotions; the words tell nothing"),
+        "composite": Entry(
+            "dual_bench.datasets.composite:load", "RAVDESS voices and faces with MELD lines (artificial)"
+        ),
+    },
+)
+
+MODELS = Catalog(
+    "model",
+    {
+        "dual": Entry("dual_bench.models.dual:SPEC", "voice and face first, text only at the decoder"),
+        "text-only": Entry("dual_bench.models.unimodal:TEXT_ONLY", "a transformer block over the words"),
+        "audio-only": Entry("dual_bench.models.unimodal:AUDIO_ONLY", "a transformer block over the voice"),
+        "vision-only": Entry("dual_bench.models.unimodal:VISION_ONLY", "a transformer block over the face"),
+        "audio-vision": Entry("dual_bench.models.unimodal:AUDIO_VISION", "voice and face, late fusion by an MLP"),
+        "concat": Entry("dual_bench.models.fusion:CONCAT", "pooled features of all three, an MLP"),
+    },
+)
+
+CORRUPTIONS = Catalog(
+    "corruption",
+    {
+        "word-drop": Entry("dual_bench.corruptions.words:WORD_DROP", "each word is lost with probability rate"),
+        "utterance-drop": Entry(
+            "dual_bench.corruptions.missing:UTTERANCE_DROP", "all words are lost, with probability rate"
+        ),
+    },
+)
+
+METRICS = Catalog(
+    "metric",
+    {
+        "accuracy": Entry("dual_bench.metrics:ACCURACY", "share of utterances with the right class"),
+        "uar": Entry("dual_bench.metrics:UAR", "unweighted average recall (balanced accuracy)"),
+        "weighted-f1": Entry("dual_bench.metrics:WEIGHTED_F1", "F1 of each class, weighted by its true count"),
+        "macro-f1": Entry("dual_bench.metrics:MACRO_F1", "plain mean of the F1 of each class"),
+        "mae": Entry("dual_bench.metrics:MAE", "mean absolute error"),
+        "pearson-r": Entry("dual_bench.metrics:PEARSON_R", "Pearson correlation of prediction and truth"),
+        "acc2-has0": Entry("dual_bench.metrics:ACC2_HAS0", "negative against non-negative, all utterances"),
+        "acc2-non0": Entry("dual_bench.metrics:ACC2_NON0", "negative against positive, truth 0 left out"),
+        "acc7": Entry("dual_bench.metrics:ACC7", "both rounded to the whole numbers -3..3 and equal"),
+    },
+)
+
+CATALOGS = {"corpora": DATASETS, "models": MODELS, "corruptions": CORRUPTIONS, "metrics": METRICS}

@@ -1,0 +1,202 @@
+"""The command line: parses, calls, prints. Exit code 2 is the user's mistake, 1 ours, 130 an interrupt."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from dual_bench.catalog import CATALOGS, did_you_mean, split_specs
+from dual_bench.types import DualBenchError, UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dual_bench.runner import Report
+
+app = typer.Typer(
+    name="dual-bench",
+    help="How much does an emotion model lean on the words, and what happens when they are noisy, wrong or gone?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+screen = Console()
+errors = Console(stderr=True)
+
+Many = list[str] | None
+
+
+def _listed(text: str) -> Any:
+    return typer.Option(help=f"{text}; comma-separated, may be repeated.")
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="A study file, or the name of one that comes along.")] = "default",
+    dataset: Annotated[str | None, typer.Option(help="A corpus from `dual-bench list`, or your manifest.csv.")] = None,
+    models: Annotated[Many, _listed("Models, the first is the reference; NAME:setting=value; 'all'")] = None,
+    regimes: Annotated[Many, _listed("What the model sees in training: clean, mixed")] = None,
+    corruptions: Annotated[Many, _listed("What happens to the test words")] = None,
+    rates: Annotated[Many, _listed("Nominal rates in [0, 1]")] = None,
+    draws: Annotated[int | None, typer.Option(help="Noise draws at each rate.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Trainings of each model.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs at most.")] = None,
+    root_seed: Annotated[int | None, typer.Option(help="Seed of all noise and all training.")] = None,
+    metric: Annotated[str | None, typer.Option(help="The primary metric.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run and of its folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of results; by default reports/NAME-DIGEST.")] = None,
+    data: Annotated[Path, typer.Option(envvar="DUAL_BENCH_DATA", help="Folder of the real corpora.")] = Path("data"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    jobs: Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core.")] = 0,
+) -> None:
+    """Train the models of a study, corrupt the test words, score, compare, and write a report."""
+    with _explained():
+        from dual_bench import runner
+        from dual_bench.features.cache import default_folder
+        from dual_bench.plan import read_plan
+
+        chosen = {
+            "dataset": dataset,
+            "models": _models(models),
+            "regimes": _joined(regimes),
+            "corruptions": _joined(corruptions),
+            "rates": _numbers(rates),
+            "draws": draws,
+            "seeds": seeds,
+            "root_seed": root_seed,
+            "metric": metric,
+            "name": name,
+        }
+        overrides: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
+        if dataset is not None and metric is None:
+            overrides["metric"] = ""  # the study's own may not suit this corpus
+        plan = read_plan(study, overrides)
+        if epochs is not None:
+            plan = plan.model_copy(update={"training": plan.training.model_copy(update={"epochs": epochs})})
+        with _progress() as report:
+            result = runner.run(plan, data, default_folder(), Path("reports"), out, device, jobs, report)
+        screen.print(
+            f"{result.trained} models trained, {result.skipped} found finished; {result.encoded} items encoded now."
+        )
+        _render(result.folder)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A folder that `dual-bench run` wrote.")]) -> None:
+    """Render the report of a run again, from its stored rows alone."""
+    with _explained():
+        _render(folder)
+
+
+@app.command("list")
+def list_parts(
+    kind: Annotated[str | None, typer.Argument(help="corpora, models, corruptions or metrics.")] = None,
+) -> None:
+    """Show the corpora, models, corruptions and metrics there are."""
+    with _explained():
+        if kind is not None and kind not in CATALOGS:
+            raise UserError(f"nothing to list under '{kind}'{did_you_mean(kind, CATALOGS)}")
+        for title, catalog in CATALOGS.items():
+            if kind in (None, title):
+                table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+                for part, entry in catalog.entries.items():
+                    table.add_row(f"[bold]{part}[/bold]", entry.summary)
+                screen.print(table, "")
+
+
+def _joined(values: Many) -> list[str] | None:
+    return None if values is None else [part for value in values for part in split_specs(value)]
+
+
+def _models(values: Many) -> list[str] | None:
+    joined = _joined(values)
+    return list(CATALOGS["models"].entries) if joined == ["all"] else joined
+
+
+def _numbers(values: Many) -> list[float] | None:
+    try:
+        return None if values is None else [float(part) for part in _joined(values) or []]
+    except ValueError as error:
+        raise UserError(f"--rates: expected numbers in [0, 1]: {error}") from None
+
+
+def _render(folder: Path) -> None:
+    from dual_bench.report.render import render
+
+    with screen.status("rendering the report"):
+        rendered = render(folder)
+    screen.print(_summary(rendered.summary))
+    screen.print(f"report: {folder / 'index.html'}", soft_wrap=True, highlight=False)
+
+
+def _summary(frame: pd.DataFrame) -> Table:
+    table = Table(title="Summary", title_justify="left")
+    for column in frame.columns:
+        table.add_column(str(column), justify="left" if frame[column].dtype.kind not in "fi" else "right")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(escape(str(value)) for value in row))
+    return table
+
+
+@contextmanager
+def _progress() -> Iterator[Report]:
+    """A bar for each stage of a run, with the time left."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.fields[stage]:<7}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=screen) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int, detail: str) -> None:
+            for other, bar in bars.items():
+                if other != stage and not progress.tasks[bar].finished:
+                    progress.update(bar, completed=1, total=1)
+            if stage not in bars:
+                bars[stage] = progress.add_task("", stage=stage, total=None)
+            progress.update(bars[stage], completed=done, total=total or None, description=escape(detail))
+
+        yield report
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what goes wrong into one sentence and an exit code."""
+    try:
+        yield
+    except UserError as error:
+        _stop(f"{error}", 2)
+    except DualBenchError as error:
+        _stop(f"{error}", 1)
+    except KeyboardInterrupt:
+        _stop("interrupted; what is finished is stored, and the same command goes on from there", 130)
+
+
+def _stop(sentence: str, code: int) -> None:
+    errors.print(f"[bold red]dual-bench:[/bold red] {escape(sentence)}", highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""What happens to words on their way to a model, and how much of it happened."""

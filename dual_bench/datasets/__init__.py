@@ -1,0 +1,1 @@
+"""Corpora: each module has a load(**settings) -> Corpus."""

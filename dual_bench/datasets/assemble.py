@@ -1,0 +1,119 @@
+"""What every reader ends with: folds, checks and the fingerprint that make utterances and features a ``Corpus``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from dual_bench.features.cache import content_key
+from dual_bench.seeding import generator
+from dual_bench.types import SPLITS, CeilingFunction, Corpus, Fold, Modality, Signal, Split, Task, UserError, Utterance
+
+VALIDATION_SHARE = 0.2
+"""Share of the training clusters of a cross-validation fold that chooses instead of trains."""
+
+
+def official(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
+    """The one fold given by each utterance's own split; UserError where a split is empty."""
+    rows = {split: np.array([i for i, u in enumerate(utterances) if u.split == split], np.int64) for split in SPLITS}
+    for split, found in rows.items():
+        if not len(found):
+            raise UserError(f"the {split} split is empty; expected utterances with split '{split}'")
+    return (Fold("official", rows["train"], rows["validation"], rows["test"]),)
+
+
+def cross_validation(utterances: Sequence[Utterance], fold_of: Sequence[str], seed: int = 0) -> tuple[Fold, ...]:
+    """One fold for each name in ``fold_of``: it tests, and a fifth of the other clusters chooses, the rest train.
+
+    Which clusters choose is drawn by ``seed`` and the fold's name, from the training part alone. UserError where a
+    cluster lies in two folds, or there are too few folds or clusters.
+    """
+    names = sorted(set(fold_of))
+    home: dict[str, str] = {}
+    for utterance, name in zip(utterances, fold_of, strict=True):
+        if home.setdefault(utterance.cluster, name) != name:
+            raise UserError(
+                f"cluster '{utterance.cluster}' lies in folds '{home[utterance.cluster]}' and '{name}'; "
+                "expected folds that share no cluster"
+            )
+    if len(names) < 2:
+        raise UserError(f"cross-validation needs at least 2 folds, found {len(names)}")
+    folds = []
+    for name in names:
+        others = sorted(cluster for cluster, where in home.items() if where != name)
+        if len(others) < 2:
+            raise UserError(f"fold '{name}' leaves {len(others)} cluster to train and choose on; expected at least 2")
+        generator("validation", seed, name).shuffle(others)
+        choosing = set(others[: max(1, round(VALIDATION_SHARE * len(others)))])
+        parts: dict[Split, list[int]] = {"train": [], "validation": [], "test": []}
+        for i, utterance in enumerate(utterances):
+            if home[utterance.cluster] == name:
+                parts["test"].append(i)
+            else:
+                parts["validation" if utterance.cluster in choosing else "train"].append(i)
+        folds.append(Fold(name, *(np.array(parts[split], np.int64) for split in SPLITS)))
+    return tuple(folds)
+
+
+def assemble(
+    name: str,
+    task: Task,
+    utterances: Sequence[Utterance],
+    signals: Mapping[Modality, Signal],
+    folds: tuple[Fold, ...],
+    licence: str,
+    notes: tuple[str, ...] = (),
+    ceiling: CeilingFunction | None = None,
+) -> Corpus:
+    """Check everything a reader can get wrong, and fingerprint the result. UserError names the utterance at fault."""
+    ids = [u.id for u in utterances]
+    if len(set(ids)) < len(ids):
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise UserError(f"utterance id '{twice}' stands twice; expected unique ids")
+    for utterance in utterances:
+        _check_target(task, utterance)
+    for modality, signal in signals.items():
+        _check_signal(modality, signal, ids)
+    words = json.dumps([name, asdict(task), [asdict(u) for u in utterances]], sort_keys=True)
+    parts = [part for fold in folds for part in (fold.name, fold.train, fold.validation, fold.test)]
+    signal_keys = [
+        content_key(modality, signal.kind, repr(signal.rate), *signal.items)
+        for modality, signal in sorted(signals.items())
+    ]
+    fingerprint = content_key(words, *parts, *signal_keys)
+    return Corpus(name, task, tuple(utterances), dict(signals), folds, licence, fingerprint, notes, ceiling)
+
+
+def _check_target(task: Task, utterance: Utterance) -> None:
+    target = utterance.target
+    if task.kind == "classification":
+        if target not in range(len(task.classes)):
+            raise UserError(f"utterance '{utterance.id}': class {target} is outside 0..{len(task.classes) - 1}")
+    elif not task.low <= target <= task.high:
+        raise UserError(f"utterance '{utterance.id}': value {target} is outside [{task.low:g}, {task.high:g}]")
+
+
+def _check_signal(modality: Modality, signal: Signal, ids: Sequence[str]) -> None:
+    if len(signal.items) != len(ids):
+        raise UserError(f"{modality}: expected {len(ids)} items, one for each utterance, found {len(signal.items)}")
+    if signal.kind == "frames":
+        return
+    for utterance, item in zip(ids, signal.items, strict=True):
+        if not np.isfinite(item).all():
+            raise UserError(f"{modality} of utterance '{utterance}' holds NaN or infinity; expected finite numbers")
+    if signal.kind == "features":
+        widths = {item.shape[1] for item in signal.items}
+        if len(widths) > 1:
+            raise UserError(f"{modality} features have different widths {sorted(widths)}; expected one")
+
+
+def data_file(data: Path, name: str) -> Path:
+    """``data / name``; UserError says where it was looked for."""
+    path = data / name
+    if not path.is_file():
+        raise UserError(f"{path} is missing; name the folder that holds {name} with --data or DUAL_BENCH_DATA")
+    return path

@@ -1,0 +1,1 @@
+"""Raw media and words to arrays, cached by content."""

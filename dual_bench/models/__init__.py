@@ -1,0 +1,1 @@
+"""DUAL, its rivals, and the layers and losses they share."""

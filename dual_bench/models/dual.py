@@ -1,0 +1,255 @@
+"""DUAL, Dynamic Unified Alignment for Low-text dependency: voice and face first, text only at the decoder.
+
+Source: the project's founding description and the architecture figure published with it; no equation of DUAL is
+public. Symbols (utterance index left out; T steps on the common clock, width d, L layers):
+
+    F^A (Ta, da), F^V (Tv, dv), F^t (Tt, dt)     features of voice, face and words
+
+    1. shared space        f_i = LN(W2 gelu(W1 pool(F)_i))                     for audio and vision, own weights
+    2. SDM (audio)         u_t = [h_{t-1}; f^a_{t-1}; f^a_t];  forget, input, output = sigma(T1 u), sigma(T2 u),
+                           sigma(T4 u);  c_t = forget c_{t-1} + input tanh(T3 u);  h_t = output tanh(c_t);  d^a_t = h_t
+    3. VDM (vision)        d^v_t = f^v_t - f^v_{t+1};  d^v_T = f^v_T
+    4. alignments          static: InfoNCE over time on (f^a, f^v);  dynamic: the same on (d^a, d^v)
+    5. encoders with SR    x^a_0 = [f^a; d^a];  x^a_{l+1} = E^a_l(x^a_l) + R^{v->a}_l(x^v_l), and so for v
+    6. decoder             m = [x^a_L; x^v_L];  L layers of cross-attention to [null; W F^t], each widening; mean; head
+    7. loss                task + lambda_s static + lambda_d dynamic
+
+Where the figure leaves something open, this is the choice, and a setting where a study may want to vary it:
+
+* SDM: h_0, c_0 and f^a_0 are zero.
+* Without SDM (or VDM) the width of d^a (d^v) goes to the static path: 2d channels instead of d, of which the first d
+  are aligned. Without either module there is no pair (d^a, d^v), hence no dynamic alignment.
+* Alignment negatives: the other steps of the same utterance (``negatives = "time"``) or of the batch.
+* E_l is a pre-norm transformer block over time, then a linear narrowing; sinusoidal positions are added to x_0
+  (``time_mixing = off``: neither attention nor positions, so no step sees another but through SDM and VDM).
+* R_l is a linear projection of the other encoder's input to the next width.
+* The widths narrow from 2d to d/2 and widen from d back to 2d, in equal steps rounded to a multiple of the heads.
+* The text paths that are not ``decoder`` have no cross-attention: ``early`` adds a projection of the mean token to
+  both x_0, ``concat`` joins it to m, ``late`` adds the logits of a text head at the end, ``none`` reads no text. All
+  but ``none`` use the mean over [null; W F^t], so that a text without words is defined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dual_bench.models.layers import (
+    Attention,
+    Block,
+    FeedForward,
+    ModelSettings,
+    WithNull,
+    masked_mean,
+    positions,
+    time_grid,
+)
+from dual_bench.models.losses import alignment_loss
+from dual_bench.models.spec import ModelSpec
+from dual_bench.types import MODALITIES, Batch, Modality, Output, Task, Widths
+
+TextPath = Literal["decoder", "early", "late", "concat", "none"]
+
+
+class DualSettings(ModelSettings):
+    """Switches and sizes of DUAL; the names are those of DUAL.md."""
+
+    nonlinear_alignment: bool = True
+    sdm: bool = True
+    vdm: bool = True
+    static_alignment: bool = True
+    dynamic_alignment: bool = True
+    sentiment_residual: bool = True
+    text_path: TextPath = "decoder"
+    width: Annotated[int, Field(ge=4)] = 32
+    """d, a multiple of ``heads``."""
+    steps: Annotated[int, Field(ge=2)] = 16
+    """T."""
+    layers: Annotated[int, Field(ge=1)] = 3
+    heads: Annotated[int, Field(ge=1)] = 4
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    time_mixing: bool = True
+    lambda_s: Annotated[float, Field(ge=0)] = 0.1
+    lambda_d: Annotated[float, Field(ge=0)] = 0.1
+    temperature: Annotated[float, Field(gt=0)] = 0.1
+    """tau."""
+    negatives: Literal["time", "batch"] = "time"
+
+
+class StaticPath(nn.Module):
+    """Section 1: frames on the common clock, projected to ``width``; one linear map where ``nonlinear`` is off."""
+
+    def __init__(self, source: int, width: int, steps: int, nonlinear: bool) -> None:
+        super().__init__()
+        self.steps = steps
+        self.project = (
+            nn.Sequential(nn.Linear(source, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width))
+            if nonlinear
+            else nn.Linear(source, width)
+        )
+
+    def forward(self, sequence: Tensor, mask: Tensor) -> Tensor:
+        return self.project(time_grid(sequence, mask, self.steps))  # type: ignore[no-any-return]
+
+
+class SentimentDifferential(nn.Module):
+    """Section 2, SDM: an LSTM whose input at t is [f_{t-1}; f_t], in the framework's fused form; (B, T, d) to same."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(2 * width, width, batch_first=True)
+
+    def forward(self, f: Tensor) -> Tensor:
+        before = torch.cat([torch.zeros_like(f[:, :1]), f[:, :-1]], dim=1)
+        return self.lstm(torch.cat([before, f], dim=2))[0]  # type: ignore[no-any-return]
+
+
+def visual_differential(f: Tensor) -> Tensor:
+    """Section 3, VDM: d_t = f_t - f_{t+1}; the last frame is kept as it is; (B, T, d) to itself."""
+    return torch.cat([f[:, :-1] - f[:, 1:], f[:, -1:]], dim=1)
+
+
+class EncoderLayer(nn.Module):
+    """Section 5: both encoders at one depth, with the exchange R between them where ``residual`` is on."""
+
+    def __init__(self, width: int, narrower: int, settings: DualSettings) -> None:
+        super().__init__()
+
+        def encoder() -> nn.Module:
+            block = Block(width, settings.heads, settings.dropout, settings.time_mixing)
+            return nn.Sequential(block, nn.Linear(width, narrower))
+
+        def exchange() -> nn.Module | None:
+            return nn.Linear(width, narrower) if settings.sentiment_residual else None
+
+        self.audio, self.vision = encoder(), encoder()
+        self.vision_to_audio, self.audio_to_vision = exchange(), exchange()
+
+    def forward(self, a: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        next_a, next_v = self.audio(a), self.vision(v)
+        if self.vision_to_audio is not None and self.audio_to_vision is not None:
+            next_a, next_v = next_a + self.vision_to_audio(v), next_v + self.audio_to_vision(a)
+        return next_a, next_v
+
+
+class DecoderLayer(nn.Module):
+    """Section 6: cross-attention to the words (where they come this way), a feed-forward block, a linear widening."""
+
+    def __init__(self, width: int, wider: int, settings: DualSettings, text_width: int | None) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width) if text_width else None
+        self.attention = Attention(width, text_width, settings.heads) if text_width else None
+        self.feed_forward = FeedForward(width)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.widen = nn.Linear(width, wider)
+
+    def forward(self, m: Tensor, words: tuple[Tensor, Tensor] | None) -> Tensor:
+        if self.norm is not None and self.attention is not None and words is not None:
+            m = m + self.dropout(self.attention(self.norm(m), *words))
+        m = m + self.dropout(self.feed_forward(m))
+        return self.widen(m)  # type: ignore[no-any-return]
+
+
+def widths_between(first: int, last: int, layers: int, heads: int) -> list[int]:
+    """``layers`` + 1 widths from ``first`` to ``last`` in equal steps, each a multiple of ``heads``."""
+    between = [first + (last - first) * i / layers for i in range(layers + 1)]
+    return [max(heads, round(width / heads) * heads) for width in between]
+
+
+class Dual(nn.Module):
+    """The whole model. ``forward`` is exactly ``decode(trunk)``, but for the text path ``early``: it has no trunk."""
+
+    def __init__(self, widths: Widths, task: Task, settings: DualSettings) -> None:
+        super().__init__()
+        s = self.settings = settings
+        self.modalities: frozenset[Modality] = frozenset(MODALITIES if s.text_path != "none" else ("audio", "vision"))
+        self.text_enters_late = s.text_path != "early"
+        d = s.width
+        self.static_a = StaticPath(widths.audio, d if s.sdm else 2 * d, s.steps, s.nonlinear_alignment)
+        self.static_v = StaticPath(widths.vision, d if s.vdm else 2 * d, s.steps, s.nonlinear_alignment)
+        self.sdm = SentimentDifferential(d) if s.sdm else None
+        narrow = widths_between(2 * d, d // 2, s.layers, s.heads)
+        self.encoders = nn.ModuleList(EncoderLayer(*pair, s) for pair in pairwise(narrow))
+        self.clock: Tensor | None
+        self.register_buffer("clock", positions(s.steps, narrow[0]) if s.time_mixing else None, persistent=False)
+
+        self.words = WithNull(widths.text, d) if s.text_path != "none" else None
+        self.early = nn.Linear(d, 2 * narrow[0]) if s.text_path == "early" else None
+        self.late = nn.Linear(d, task.outputs) if s.text_path == "late" else None
+        bottleneck = 2 * narrow[-1] + (d if s.text_path == "concat" else 0)
+        wide = widths_between(bottleneck, 2 * d, s.layers, s.heads)
+        attended = d if s.text_path == "decoder" else None
+        self.decoders = nn.ModuleList(DecoderLayer(*pair, s, attended) for pair in pairwise(wide))
+        self.head = nn.Sequential(nn.LayerNorm(wide[-1]), nn.Linear(wide[-1], task.outputs))
+
+    def forward(self, batch: Batch) -> Output:
+        if self.early is not None:
+            state, auxiliary = self._encode(batch, self.early(self._mean_word(batch.text, batch.text_mask)))
+            return Output(self._decode(state, None), auxiliary)
+        state, auxiliary = self._encode(batch, None)
+        return Output(self.decode(state, batch.text, batch.text_mask), auxiliary)
+
+    def trunk(self, batch: Batch) -> Tensor:
+        """The bottleneck states m (B, T, 2 d_L), which no text can reach."""
+        return self._encode(batch, None)[0]
+
+    def decode(self, state: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
+        """Logits (B, K) from the bottleneck states and the words."""
+        path = self.settings.text_path
+        if path == "decoder" and self.words is not None:
+            return self._decode(state, self.words(text, text_mask))
+        if path == "concat":
+            word = self._mean_word(text, text_mask)
+            state = torch.cat([state, word[:, None].expand(-1, state.shape[1], -1)], dim=2)
+        logits = self._decode(state, None)
+        if self.late is not None:
+            late: Tensor = self.late(self._mean_word(text, text_mask))
+            logits = logits + late
+        return logits
+
+    def _encode(self, batch: Batch, early: Tensor | None) -> tuple[Tensor, Mapping[str, tuple[float, Tensor]]]:
+        s, d = self.settings, self.settings.width
+        a = self.static_a(batch.audio, batch.audio_mask)
+        v = self.static_v(batch.vision, batch.vision_mask)
+        difference_a = self.sdm(a) if self.sdm is not None else None
+        difference_v = visual_differential(v) if s.vdm else None
+        auxiliary = {}
+        if self.training and s.static_alignment and s.lambda_s:
+            loss = alignment_loss(a[..., :d], v[..., :d], s.temperature, s.negatives)
+            auxiliary["static_alignment"] = (s.lambda_s, loss)
+        if (
+            self.training
+            and s.dynamic_alignment
+            and s.lambda_d
+            and difference_a is not None
+            and difference_v is not None
+        ):
+            loss = alignment_loss(difference_a, difference_v, s.temperature, s.negatives)
+            auxiliary["dynamic_alignment"] = (s.lambda_d, loss)
+        a = a if difference_a is None else torch.cat([a, difference_a], dim=2)
+        v = v if difference_v is None else torch.cat([v, difference_v], dim=2)
+        if self.clock is not None:
+            a, v = a + self.clock, v + self.clock
+        if early is not None:
+            early_a, early_v = early[:, None].chunk(2, dim=2)
+            a, v = a + early_a, v + early_v
+        for layer in self.encoders:
+            a, v = layer(a, v)
+        return torch.cat([a, v], dim=2), auxiliary
+
+    def _decode(self, m: Tensor, words: tuple[Tensor, Tensor] | None) -> Tensor:
+        for layer in self.decoders:
+            m = layer(m, words)
+        return self.head(m.mean(dim=1))  # type: ignore[no-any-return]
+
+    def _mean_word(self, text: Tensor, mask: Tensor) -> Tensor:
+        assert self.words is not None
+        return masked_mean(*self.words(text, mask))
+
+
+SPEC = ModelSpec("dual", DualSettings, Dual, frozenset(MODALITIES))

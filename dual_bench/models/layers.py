@@ -1,0 +1,116 @@
+"""Layers that DUAL and its rivals share.
+
+B utterances, T steps, d features. A mask (B, T) is true where a step is valid; invalid steps may hold anything finite.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+
+class ModelSettings(BaseModel):
+    """Base of every model's settings: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def time_grid(sequence: Tensor, mask: Tensor, steps: int) -> Tensor:
+    """Average the valid steps (B, T, d) onto ``steps`` equal bins of each utterance's own duration: (B, steps, d).
+
+    Bin i covers [iL/steps, (i+1)L/steps) of the L valid steps; a step counts with the share of the bin it covers, so
+    the mean over time is kept, and two modalities of one utterance are on the same clock whatever their rates.
+    An utterance without valid steps becomes zeros.
+    """
+    length = mask.sum(dim=1, keepdim=True)[:, :, None]  # (B, 1, 1)
+    position = (mask.cumsum(dim=1) - 1)[:, None, :]  # (B, 1, T): number of a step among the valid ones
+    edges = torch.arange(steps + 1, device=mask.device, dtype=sequence.dtype)[None, :, None] * (length / steps)
+    overlap = torch.minimum(edges[:, 1:], position + 1.0) - torch.maximum(edges[:, :-1], position.to(sequence.dtype))
+    weights = overlap.clamp_min(0) * mask[:, None, :] / (length / steps).clamp_min(1e-6)
+    return weights.to(sequence.dtype) @ sequence.masked_fill(~mask[:, :, None], 0.0)
+
+
+def masked_mean(sequence: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the valid steps, (B, T, d) -> (B, d); zeros where there is none."""
+    total = sequence.masked_fill(~mask[:, :, None], 0.0).sum(dim=1)
+    return total / mask.sum(dim=1, keepdim=True).clamp_min(1)
+
+
+def positions(steps: int, width: int) -> Tensor:
+    """Sinusoidal positions (steps, width) of Vaswani et al. 2017, section 3.5."""
+    angle = torch.arange(steps)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    return torch.stack([angle.sin(), angle.cos()], dim=2).reshape(steps, -1)[:, :width]
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017), queries of width ``width``, keys and values of width ``source``.
+
+    Written as plain products: at these head sizes the fused kernel is slower on a CPU.
+    """
+
+    def __init__(self, width: int, source: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"attention: width {width} is not a multiple of {heads} heads")
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(source, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, T, width), source (B, S, source), mask (B, S) -> (B, T, width); each row needs a valid step."""
+        batch, steps, width = x.shape
+        query = self.query(x).view(batch, steps, self.heads, -1).transpose(1, 2)
+        key_value = self.key_value(source).view(batch, source.shape[1], 2, self.heads, -1)
+        key, value = key_value[:, :, 0].transpose(1, 2), key_value[:, :, 1].transpose(1, 2)
+        scores = query @ key.transpose(2, 3) / math.sqrt(width // self.heads)
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None, :], -math.inf)
+        mixed: Tensor = scores.softmax(dim=-1) @ value
+        return self.out(mixed.transpose(1, 2).reshape(batch, steps, width))  # type: ignore[no-any-return]
+
+
+class FeedForward(nn.Sequential):
+    """Pre-norm position-wise network of twice the width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block over time; ``mixing=False`` leaves the attention out, so that no step sees another."""
+
+    def __init__(self, width: int, heads: int, dropout: float, mixing: bool = True) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width) if mixing else None
+        self.attention = Attention(width, width, heads) if mixing else None
+        self.feed_forward = FeedForward(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if self.norm is not None and self.attention is not None:
+            normed = self.norm(x)
+            x = x + self.dropout(self.attention(normed, normed, mask))
+        refined: Tensor = x + self.dropout(self.feed_forward(x))
+        return refined
+
+
+class WithNull(nn.Module):
+    """Project token embeddings to ``width`` and put one learned, always valid token before them.
+
+    So a text without words is well defined, and a model can learn to look away from the words.
+    """
+
+    def __init__(self, text_width: int, width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(text_width, width)
+        self.null = nn.Parameter(torch.randn(width) / math.sqrt(width))
+
+    def forward(self, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """text (B, T, dt), mask (B, T) -> tokens (B, 1 + T, width), mask (B, 1 + T)."""
+        tokens = self.project(text)
+        null = self.null.to(tokens.dtype).expand(len(tokens), 1, -1)
+        return torch.cat([null, tokens], dim=1), torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)

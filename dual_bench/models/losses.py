@@ -1,0 +1,31 @@
+"""Loss terms. Each takes tensors and returns a scalar."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dual_bench.types import Task
+
+
+def task_loss(task: Task, logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy of logits (B, K) against class numbers (B,), or L1 of (B, 1) against values (B,)."""
+    if task.kind == "classification":
+        return functional.cross_entropy(logits.float(), target.long(), class_weights)
+    return functional.l1_loss(logits[:, 0].float(), target.float())
+
+
+def alignment_loss(a: Tensor, v: Tensor, temperature: float, negatives: str = "time") -> Tensor:
+    """Symmetric InfoNCE over time of two sequences (B, T, d) on one clock (DUAL.md, section 4).
+
+    S_ij = cos(a_i, v_j) / temperature; the positive of row i is column i, and so for columns. ``negatives`` are the
+    other steps of the same utterance ("time"), or every other step of the batch ("batch").
+    """
+    if negatives == "batch":
+        a, v = a.reshape(1, -1, a.shape[-1]), v.reshape(1, -1, v.shape[-1])
+    similarity = functional.normalize(a.float(), dim=-1) @ functional.normalize(v.float(), dim=-1).transpose(1, 2)
+    similarity = similarity / temperature
+    rows = similarity.log_softmax(dim=2).diagonal(dim1=1, dim2=2)
+    columns = similarity.log_softmax(dim=1).diagonal(dim1=1, dim2=2)
+    return -torch.cat([rows, columns]).mean()

@@ -1,0 +1,251 @@
+"""Everything a report says, computed once from stored rows; sentences, tables and figures only read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dual_bench import seeding
+from dual_bench.catalog import METRICS, format_settings, parse_spec
+from dual_bench.metrics import Metric
+from dual_bench.stats.contrasts import Contrast, compare
+from dual_bench.stats.curves import Estimate, curve, key, point
+from dual_bench.stats.frame import Cube, cube, system_name
+from dual_bench.stats.resampling import Weights, interval, resample
+from dual_bench.store import CellInfo, Run
+from dual_bench.types import TRANSCRIPT_PREFIX, FloatArray
+
+RESAMPLES = 2_000
+LEVEL = 0.95
+EVERYTHING = "audio+vision+text"
+
+
+class Place(NamedTuple):
+    """A column of the tables: a corruption at one nominal rate, and what people call it."""
+
+    label: str
+    corruption: str
+    rate: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A run, summed and resampled. ``cube`` holds the primary metric under every condition; ``ends`` holds every
+    metric, but only under the conditions of ``places``."""
+
+    run: Run
+    metric: Metric
+    cube: Cube
+    ends: Mapping[str, Cube]
+    weights: Weights
+    reference: str | None
+    contrasts: tuple[Contrast, ...]
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """In the order of the plan, the reference first."""
+        found = self.cube.systems()
+        wanted = [find_system(spec, found) for spec in self.run.info.plan["models"]]
+        return tuple(dict.fromkeys(s for s in (self.reference, *wanted, *found) if s is not None))
+
+    @property
+    def regimes(self) -> tuple[str, ...]:
+        found = self.cube.regimes()
+        return tuple(dict.fromkeys(r for r in (*self.run.info.plan["regimes"], *found) if r in found))
+
+    def trained(self, regime: str) -> tuple[str, ...]:
+        """The systems that were trained in ``regime``."""
+        there = {k.system for k in self.cube.sums if k.regime == regime}
+        return tuple(s for s in self.systems if s in there)
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """(regime, system) in the order in which tables list them."""
+        return ((regime, system) for regime in self.regimes for system in self.trained(regime))
+
+    @property
+    def corruptions(self) -> tuple[str, ...]:
+        """Those with a nominal rate, in the order of the plan."""
+        found = [c for c in self.cube.corruptions() if not c.startswith(TRANSCRIPT_PREFIX) and self.cube.rates(c)]
+        return tuple(dict.fromkeys(c for c in (*self.run.info.plan["corruptions"], *found) if c in found))
+
+    @property
+    def transcripts(self) -> tuple[str, ...]:
+        return tuple(c for c in self.cube.corruptions() if c.startswith(TRANSCRIPT_PREFIX))
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Clean text, the heaviest noise, and what real recognisers heard."""
+        heaviest = (self.heaviest,) if self.heaviest else ()
+        heard = (Place(c.removeprefix(TRANSCRIPT_PREFIX) + " text", c, 1.0) for c in self.transcripts)
+        return (Place("clean text", "clean", 0.0), *heaviest, *heard)
+
+    @cached_property
+    def heaviest(self) -> Place | None:
+        return _heaviest(self.cube)
+
+    @cached_property
+    def curves(self) -> dict[tuple[str, str, str], list[tuple[float, Estimate]]]:
+        """(system, regime, corruption) -> the degradation curve of the primary metric."""
+        return {
+            (system, regime, corruption): curve(self.cube, system, regime, corruption, self.weights, LEVEL)
+            for corruption in self.corruptions
+            for regime, system in self.rows()
+        }
+
+    def at(self, system: str, regime: str, place: Place, metric: Metric | None = None) -> Estimate:
+        """A metric of one system under one condition of ``places``."""
+        source = self.ends[(metric or self.metric).name]
+        value, sample = point(source, key(system, regime, place.corruption, place.rate), self.weights)
+        return self._estimate(value, sample)
+
+    def loss(self, system: str, regime: str, place: Place) -> Estimate:
+        """How much worse the primary metric is there than on clean text, paired: positive is a loss."""
+        sign = 1 if self.metric.higher_is_better else -1
+        clean, clean_sample = point(self.cube, key(system, regime, "clean", 0.0), self.weights)
+        noisy, noisy_sample = point(self.cube, key(system, regime, place.corruption, place.rate), self.weights)
+        return self._estimate(sign * (clean - noisy), sign * (clean_sample - noisy_sample))
+
+    def _estimate(self, value: float, sample: FloatArray) -> Estimate:
+        return Estimate(value, interval(value, sample, self.weights, LEVEL))
+
+    def floor(self, metric: Metric | None = None) -> float:
+        found = self.run.info.floors.get((metric or self.metric).name)
+        return np.nan if found is None else found
+
+    def ceiling(self, corruption: str, modalities: str = EVERYTHING) -> list[tuple[float, float]]:
+        """(rate, exact accuracy) from clean text on; empty where it is not known, or not what is measured."""
+        if self.metric.name != "accuracy":
+            return []
+        known = [p for p in self.run.info.ceilings if p.modalities == modalities and np.isfinite(p.accuracy)]
+        points = {p.rate: p.accuracy for p in known if p.corruption == corruption}
+        if not points:
+            return []
+        return sorted(({p.rate: p.accuracy for p in known if p.corruption == "clean"} | points).items())
+
+    def contrast(self, system: str, regime: str, place: Place) -> Contrast | None:
+        """The comparison of ``system`` with the reference under one condition."""
+        names = {place.corruption, f"{place.corruption} {place.rate}"}
+        pairs = ({self.reference, system}, regime)
+        return next((c for c in self.contrasts if ({c.left, c.right}, c.regime) == pairs and c.quantity in names), None)
+
+    @cached_property
+    def noise(self) -> pd.DataFrame:
+        return realised(self.run.texts)
+
+    def no_interval(self) -> str:
+        """Why estimates have no interval, or nothing."""
+        system = next(iter(self.cube.sums))
+        return self.at(system.system, system.regime, self.places[0]).interval.reason
+
+    def cells(self, system: str, regime: str) -> list[CellInfo]:
+        """The finished cells of one system."""
+        return [c for c in self.run.cells if (system_name(c.model, c.variant), c.regime) == (system, regime)]
+
+    def problems(self) -> tuple[str, ...]:
+        """What is missing or left out, in plain words."""
+        info, missing = self.run.info, len(self.run.missing)
+        said = []
+        if missing:
+            said.append(
+                f"{missing} of {len(info.cells)} cells {'is' if missing == 1 else 'are'} missing or damaged "
+                f"({', '.join(digest[:12] for digest in self.run.missing[:8])}{', …' if missing > 8 else ''}). "
+                f"{' '.join(self._gaps())} Running the same command again computes what is missing."
+            )
+        if info.status != "complete":
+            said.append(f"The run is {info.status}{f': {info.problem}' if info.problem else ''}.")
+        said += [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in self.cube.skipped]
+        if self.reference is None:
+            said.append(f"The reference, {info.plan['models'][0]}, has no finished cell: nothing is compared with it.")
+        return tuple(said)
+
+    def _gaps(self) -> Iterator[str]:
+        """Which systems are short of cells."""
+        info = self.run.info
+        expected = int(info.plan["seeds"]) * info.corpus.folds
+        trained = {system_name(c.model, c.variant) for c in self.run.cells}
+        for spec in dict.fromkeys(info.plan["models"]):
+            system = find_system(spec, trained)
+            for regime in info.plan["regimes"]:
+                done = len(self.cells(system, regime)) if system else 0
+                if done < expected:
+                    yield f"{system or spec}, trained {regime}: {done} of {expected} done."
+
+
+def gather(run: Run) -> Evidence:
+    """Sum the rows of ``run``, resample them, and compare every system with the reference."""
+    plan = run.info.plan
+    primary: Metric = METRICS.load(plan["metric"])
+    known: list[Metric] = [METRICS.load(name) for name in METRICS.entries]
+    full = cube(run.predictions, primary)
+    rng = seeding.generator("bootstrap", int(plan["root_seed"]))
+    weights = resample(rng, len(full.seeds), full.draws, len(full.clusters), RESAMPLES)
+    heaviest = _heaviest(full)
+    kept = {("clean", 0.0)} | ({(heaviest.corruption, heaviest.rate)} if heaviest else set())
+    corruption, rate = run.predictions["corruption"].astype(str), run.predictions["rate"]
+    keep = corruption.str.startswith(TRANSCRIPT_PREFIX)
+    for name, value in kept:
+        keep |= (corruption == name) & (rate == value)
+    few = run.predictions[keep]
+    others = [m for m in known if m.task == run.info.corpus.task and m.name != primary.name]
+    ends = {primary.name: full} | {m.name: cube(few, m) for m in others}
+    reference = _reference(plan["models"], full.systems())
+    contrasts = tuple(compare(full, reference, weights)) if reference else ()
+    return Evidence(run, primary, full, ends, weights, reference, contrasts)
+
+
+def metrics(evidence: Evidence) -> tuple[Metric, ...]:
+    """All metrics of the task, the primary one first."""
+    return tuple(cube.metric for cube in evidence.ends.values())
+
+
+def find_system(spec: str, systems: Sequence[str] | set[str]) -> str | None:
+    """The system that a spec of the plan became: a variant names only settings that differ from the model's own.
+
+    >>> find_system("dual:sdm=off,width=64", ["dual", "dual:sdm=off"])
+    'dual:sdm=off'
+    """
+    name, settings = parse_spec(spec)
+    wanted = set(format_settings(settings).split(","))
+    fitting = []
+    for system in sorted(systems):
+        model, own = parse_spec(system)
+        if model == name and (not own or set(format_settings(own).split(",")) <= wanted):
+            fitting.append(system)
+    return max(fitting, key=len, default=None)
+
+
+def _reference(specs: Sequence[str], systems: Sequence[str]) -> str | None:
+    return "dual" if "dual" in systems and "dual" in specs else find_system(specs[0], systems)
+
+
+def _heaviest(cube: Cube) -> Place | None:
+    """Where the least text is left: the largest rate of the corruption that removes most."""
+    for corruption in ("utterance-drop", "word-drop"):
+        if rates := cube.rates(corruption):
+            label = "all text gone" if rates[-1] == 1 else f"{corruption} {100 * rates[-1]:g} %"
+            return Place(label, corruption, rates[-1])
+    return None
+
+
+def realised(texts: pd.DataFrame) -> pd.DataFrame:
+    """What each corruption did to the words: a row for each (corruption, nominal rate).
+
+    WER is errors over reference words in the whole test part; CER and the dropped share are means over utterances,
+    weighted by their words. Each is the mean over draws, with the standard deviation between draws.
+    """
+    words = texts["words"].to_numpy(float)
+    sums = pd.DataFrame({name: texts[name].astype(t) for name, t in (("corruption", str), ("rate", float))})
+    sums["draw"], sums["words"], sums["wer"] = texts["draw"], words, texts["errors"].to_numpy(float)
+    for name in ("cer", "dropped"):
+        sums[name] = np.where(words > 0, texts[name].to_numpy(float), 0) * words
+    draws = sums.groupby(["corruption", "rate", "draw"], sort=True).sum()
+    shares = draws[["wer", "cer", "dropped"]].div(draws["words"].where(draws["words"] > 0), axis=0)
+    by_rate = shares.groupby(level=["corruption", "rate"], sort=True)
+    frame = by_rate.mean().join(by_rate.std(ddof=1).add_suffix("_sd"))
+    frame.insert(0, "draws", by_rate.size())
+    return frame.reset_index()

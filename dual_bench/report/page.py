@@ -1,0 +1,134 @@
+"""The report as Markdown and as one self-contained HTML file; every value is escaped unless it was made here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from dual_bench.report import sentences as say
+from dual_bench.report.evidence import Evidence
+from dual_bench.report.figures import COLOURS, GRID, INK, MUTED, PAPER, Picture
+from dual_bench.report.tables import Table
+from dual_bench.store import RunInfo
+
+
+def html(evidence: Evidence, tables: Sequence[Table], pictures: Sequence[Picture]) -> str:
+    """``index.html``: no script, no request to anywhere, figures inline."""
+    environment = _environment(autoescape=True)
+    environment.filters |= {"inline": inline, "numeric": is_numeric}
+    return environment.get_template("index.html.j2").render(_context(evidence, tables, pictures))
+
+
+def markdown(evidence: Evidence, tables: Sequence[Table], pictures: Sequence[Picture]) -> str:
+    """``report.md``, with the figures as PNG files beside it."""
+    environment = _environment(finalize=_markdown_value)
+    environment.filters |= {"pipes": pipes, "fenced": fenced}
+    return environment.get_template("report.md.j2").render(_context(evidence, tables, pictures))
+
+
+def _environment(**settings: Any) -> Environment:
+    return Environment(
+        loader=PackageLoader("dual_bench.report"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **settings,
+    )
+
+
+def _context(evidence: Evidence, tables: Sequence[Table], pictures: Sequence[Picture]) -> dict[str, Any]:
+    info = evidence.run.info
+    return {
+        "info": info,
+        "notes": info.corpus.notes,
+        "problems": evidence.problems(),
+        "headlines": say.headlines(evidence),
+        "tables": {table.name: table for table in tables},
+        "curves": [p for p in pictures if p.name.startswith("degradation-")],
+        "pictures": {picture.name: picture for picture in pictures},
+        "methods": say.methods(evidence),
+        "provenance": provenance(info),
+        "plan": json.dumps(info.plan, indent=2, ensure_ascii=False),
+        "command": info.provenance.command,
+    }
+
+
+def provenance(info: RunInfo) -> list[tuple[str, str]]:
+    """(what, value) of all that the result depends on besides the plan."""
+    made = info.provenance
+    dirty = {True: " (with uncommitted changes)", False: "", None: ""}[made.dirty]
+    took = "" if made.seconds is None else f", {made.seconds:,.0f} s"
+    return [
+        ("run", f"{info.name}, digest {info.digest}, {info.status}, schema {info.schema_version}"),
+        ("corpus", f"{info.corpus.name}, fingerprint {info.corpus.fingerprint}"),
+        ("licence of the corpus", info.corpus.licence),
+        ("encoders", "; ".join(f"{modality}: {name}" for modality, name in info.encoders.items()) or "none"),
+        ("dual-bench", f"{made.dual_bench}, commit {made.commit or 'unknown'}{dirty}"),
+        ("made with", f"Python {made.python} on {made.platform}"),
+        ("packages", ", ".join(f"{name} {version}" for name, version in made.packages.items())),
+        ("device", f"{made.device}, {say.plural(made.threads, 'thread')} in each of {say.plural(made.jobs, 'job')}"),
+        ("time", f"{made.started} to {made.ended or 'unfinished'}{took}"),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- HTML
+
+_THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", PAPER: "none"} | {
+    colour: f"var(--series-{i})" for i, colour in enumerate(COLOURS) if colour != INK
+}
+
+
+def inline(picture: Picture) -> Markup:
+    """The SVG as part of a page: ids of its own, colours of the page's theme, and its finding for screen readers."""
+    svg = re.sub(r".*?(?=<svg)|<metadata>.*?</metadata>|<style.*?</style>", "", picture.svg, flags=re.DOTALL)
+    svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{picture.name}-", svg)
+    svg = re.sub("|".join(_THEMED), lambda colour: _THEMED[colour[0]], svg)
+    head, body = svg.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', head)
+    opening = Markup('<svg {} role="img" aria-label="{}">').format(Markup(box[0] if box else ""), picture.alt)
+    return opening + Markup(body)
+
+
+def is_numeric(column: pd.Series[str]) -> bool:
+    """Whether every cell of a shown column is a number, or stands for one."""
+    return bool(column.str.match(r"[\d−<–]").all())
+
+
+# --------------------------------------------------------------------------------------------- Markdown
+
+
+def _markdown_value(value: object) -> object:
+    return value if isinstance(value, Markup) else escape_markdown(str(value))
+
+
+def escape_markdown(text: str) -> str:
+    r"""The text as it is, on one line, with no power over the document.
+
+    >>> print(escape_markdown("a|b <i>\n# *c*"))
+    a\|b &lt;i&gt; # \*c\*
+    """
+    text = " ".join(text.split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*_\[\]|~$!])", r"\\\1", text)
+    return re.sub(r"^([#+=:-])", r"\\\1", text)
+
+
+def pipes(frame: pd.DataFrame) -> Markup:
+    """A table of strings in Markdown."""
+    rules = ["---:" if is_numeric(frame[name]) else "---" for name in frame]
+    head, *body = ([escape_markdown(str(cell)) for cell in row] for row in [list(frame), *frame.to_numpy()])
+    return Markup("\n".join(f"| {' | '.join(row)} |" for row in [head, rules, *body]))
+
+
+def fenced(text: str) -> Markup:
+    """The text in a code block, whose fence is longer than any in the text."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return Markup(f"{fence}\n{text}\n{fence}")

@@ -1,0 +1,434 @@
+"""Walk the cells of a plan: encode once, train each model, predict under every condition, store; skip what is done.
+
+Work runs in processes of one thread each, so that no number depends on how many there are.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from multiprocessing import connection
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from dual_bench import store, training
+from dual_bench.corruptions.noise import corrupted, measured, mixed
+from dual_bench.features.audio import LogMel
+from dual_bench.features.cache import FeatureStore, content_key
+from dual_bench.features.text import MiniLM, encode_texts
+from dual_bench.features.vision import FrameDCT
+from dual_bench.models.spec import ModelSpec, parameter_count
+from dual_bench.plan import Cell, Plan, cells, check, load_corpus, metrics_of, plan_digest
+from dual_bench.training import Examples, Inputs, Queries
+from dual_bench.types import Condition, Corpus, FloatArray, IntArray, Modality, Ragged, Task
+
+Report = Callable[[str, int, int, str], None]
+"""(stage, done, total, detail); total 0 where it is not known."""
+
+_THREADS = 1
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where the results lie, and how many cells were trained now, and before."""
+
+    folder: Path
+    trained: int
+    skipped: int
+    encoded: int
+
+
+# ------------------------------------------------------------------------------------------- one cell
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that training and prediction see, in one parcel for a process; test labels are not among it."""
+
+    spec: ModelSpec
+    settings: BaseModel
+    stream: tuple[str | int, ...]
+    task: Task
+    training: training.TrainingSettings
+    inputs: Inputs
+    train: Examples
+    validation: Examples
+    queries: Queries
+    device: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What comes back: scores (queries, K) and how they came about."""
+
+    scores: NDArray[np.float32]
+    fit: training.Fit
+    parameters: int
+    seconds_predict: float
+
+
+def work(job: Job) -> Outcome:
+    """Train one model and ask it everything."""
+    with training.exact_repeats(job.device, _THREADS):
+        module = training.build(job.spec, job.settings, job.inputs.widths, job.task, *job.stream).to(job.device)
+        resident = training.Resident(job.inputs, job.train.rows, module.modalities, job.device)  # type: ignore[arg-type]
+        fit = training.fit(module, resident, job.train, job.validation, job.task, job.training, *job.stream)
+        began = time.perf_counter()
+        scores = training.predict(module, resident, job.task, job.queries)
+        return Outcome(scores, fit, parameter_count(module), time.perf_counter() - began)
+
+
+# ------------------------------------------------------------------------------------------ the words
+
+
+@dataclass(frozen=True)
+class Words:
+    """Every text of a study as row numbers of ``rows``: what is read in training, and in testing.
+
+    ``training[regime]`` (V, N) and ``validation[regime]`` (V', N) for all N utterances of the corpus;
+    ``test`` (conditions, N), -1 where an utterance never tests; ``table`` has what was measured on the test texts,
+    condition after condition, for the utterances ``tested`` (M,).
+    """
+
+    texts: tuple[str, ...]
+    training: dict[str, IntArray]
+    validation: dict[str, IntArray]
+    test: IntArray
+    tested: IntArray
+    test_texts: tuple[str, ...]
+    table: pd.DataFrame
+
+
+def words_of(plan: Plan, corpus: Corpus, conditions: Sequence[Condition]) -> Words:
+    """Make every noisy text of the plan; models have no part in it."""
+    number: dict[str, int] = {}
+
+    def rows(texts: Iterable[str]) -> list[int]:
+        return [number.setdefault(text, len(number)) for text in texts]
+
+    utterances = corpus.utterances
+    clean = np.array([rows(u.text for u in utterances)], np.int64)
+    training_rows, validation_rows = {"clean": clean}, {"clean": clean}
+    if "mixed" in plan.regimes:
+        count, chosen = plan.training.noisy_texts, plan.training.noisy_validation_texts
+        pool = [rows(mixed(u, plan.corruptions, k, plan.root_seed) for u in utterances) for k in range(count + chosen)]
+        training_rows["mixed"], validation_rows["mixed"] = np.array(pool[:count]), np.array(pool[count:])
+    tested = np.unique(np.concatenate([fold.test for fold in corpus.folds]))
+    references = [utterances[i].text for i in tested]
+    noisy = [[corrupted(utterances[i], condition, plan.root_seed) for i in tested] for condition in conditions]
+    test = np.full((len(conditions), len(utterances)), -1, np.int64)
+    for i, texts in enumerate(noisy):
+        test[i, tested] = rows(texts)
+    flat = tuple(text for texts in noisy for text in texts)
+    table = measured(references * len(conditions), flat)
+    return Words(tuple(number), training_rows, validation_rows, test, tested, flat, table)
+
+
+# --------------------------------------------------------------------------------------------- a run
+
+
+def run(
+    plan: Plan,
+    data: Path,
+    cache: Path,
+    reports: Path,
+    out: Path | None = None,
+    device: str = "auto",
+    jobs: int = 0,
+    report: Report = lambda stage, done, total, detail: None,
+) -> RunResult:
+    """Do what is still to do of ``plan``, in ``out`` or ``reports/<name>-<digest>``.
+
+    UserError before anything is written, where plan, corpus, features or folder are at fault.
+    """
+    report("corpus", 0, 0, plan.dataset)
+    device = training.resolve_device(device)
+    corpus = load_corpus(plan.dataset, data)
+    plan = check(plan, corpus)
+    encoders: dict[Modality, LogMel | FrameDCT] = {"audio": LogMel(), "vision": FrameDCT()}
+    text_encoder = MiniLM(device)
+    raw = [m for m, signal in corpus.signals.items() if signal.kind != "features"]
+    names = {str(m): encoders[m].name for m in raw} | {"text": text_encoder.name}
+    wanted = cells(plan, corpus, names, device)
+    digest = plan_digest(plan, wanted)
+    folder = store.RunFolder(out or reports / f"{plan.name}-{digest[:8]}")
+    folder.claim(digest)
+
+    conditions = plan.conditions(corpus)
+    signals = {m: _encoded(corpus, m, encoders[m], cache, report) for m in encoders}
+    report("words", 0, 0, "noisy texts")
+    words = words_of(plan, corpus, conditions)
+    report("words", 0, 0, f"{len(words.texts)} distinct texts to MiniLM")
+    text, encoded_texts = encode_texts(words.texts, text_encoder, cache)
+    inputs = Inputs(signals["audio"][0], signals["vision"][0], text)
+
+    jobs = jobs or (len(os.sched_getaffinity(0)) if device == "cpu" and hasattr(os, "sched_getaffinity") else 1)
+    info = _describe(plan, corpus, wanted, digest, names, conditions, store.provenance(device, _THREADS, jobs))
+    began = time.perf_counter()
+    folder.write_info(info)
+    folder.write_texts(
+        store.text_table(conditions, [corpus.utterances[i].id for i in words.tested], words.test_texts, words.table)
+    )
+    pending = [cell for cell in wanted if folder.finished(cell.digest) is None]
+    done = len(wanted) - len(pending)
+    report("models", done, len(wanted), "")
+    try:
+        with _executor(jobs, len(pending)) as executor:
+            for group, outcome, queries in _outcomes(executor, plan, corpus, inputs, words, pending, device):
+                for cell in group:
+                    _store_cell(folder, cell, corpus, words, conditions, outcome, queries, device)
+                    done += 1
+                    report("models", done, len(wanted), f"{cell.variant.model} {cell.variant.changed}".strip())
+    except BaseException as error:
+        folder.write_info(info.model_copy(update={"status": "failed", "problem": f"{type(error).__name__}: {error}"}))
+        raise
+    ended = info.provenance.model_copy(update={"ended": store.now(), "seconds": time.perf_counter() - began})
+    folder.write_info(info.model_copy(update={"status": "complete", "provenance": ended}))
+    encoded = encoded_texts + sum(count for _, count in signals.values())
+    return RunResult(folder.path, len(pending), len(wanted) - len(pending), encoded)
+
+
+def _encoded(
+    corpus: Corpus, modality: Modality, encoder: LogMel | FrameDCT, cache: Path, report: Report
+) -> tuple[Ragged, int]:
+    """Features of one modality of every utterance, and how many were encoded now; without steps where absent."""
+    signal = corpus.signals.get(modality)
+    if signal is None:
+        zeros = np.zeros(len(corpus), np.int64)
+        return Ragged(np.empty((0, 1), np.float32), zeros, zeros), 0
+    if signal.kind == "features":
+        return Ragged.pack([np.asarray(item, np.float32) for item in signal.items]), 0
+    keys = [content_key(encoder.name, repr(signal.rate), item) for item in signal.items]
+
+    def encode(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        for count, position in enumerate(positions):
+            if count % 50 == 0:
+                report(modality, count, len(positions), encoder.name)
+            yield position, encoder(signal.items[position], signal.rate)
+
+    folder = cache / modality / content_key(encoder.name)[:16]
+    return FeatureStore(folder, encoder.width).ensure(keys, encode)
+
+
+def _outcomes(
+    executor: Executor | None,
+    plan: Plan,
+    corpus: Corpus,
+    inputs: Inputs,
+    words: Words,
+    pending: Sequence[Cell],
+    device: str,
+) -> Iterator[tuple[list[Cell], Outcome, Queries]]:
+    """Work off the pending cells; those that share their training come together, in the order they finish."""
+    in_order = sorted(pending, key=lambda cell: (cell.seed, cell.training, cell.regime))
+    groups = [list(group) for _, group in groupby(in_order, key=lambda cell: cell.training)]
+    parcels = [(group, _job(plan, corpus, inputs, words, group[0], device)) for group in groups]
+    if executor is None:
+        for group, job in parcels:
+            yield group, work(job), job.queries
+        return
+    futures: dict[Future[Outcome], tuple[list[Cell], Queries]] = {}
+    for group, job in parcels:
+        futures[executor.submit(work, job)] = (group, job.queries)
+    for future in as_completed(futures):
+        group, queries = futures[future]
+        yield group, future.result(), queries
+
+
+def _job(plan: Plan, corpus: Corpus, inputs: Inputs, words: Words, cell: Cell, device: str) -> Job:
+    fold = corpus.folds[cell.fold]
+    return Job(
+        cell.variant.spec,
+        cell.variant.settings,
+        (plan.root_seed, *cell.training),
+        corpus.task,
+        plan.training,
+        inputs,
+        _examples(corpus, fold.train, words.training[cell.regime]),
+        _examples(corpus, fold.validation, words.validation[cell.regime]),
+        _queries(words.test[:, fold.test], fold.test),
+        device,
+    )
+
+
+def _examples(corpus: Corpus, rows: IntArray, texts: IntArray) -> Examples:
+    return Examples(rows, texts[:, rows], np.array([corpus.utterances[i].target for i in rows], np.float64))
+
+
+def _queries(texts: IntArray, rows: IntArray) -> Queries:
+    """The distinct (utterance, text) pairs of a fold's conditions (conditions, n), texts of like length together."""
+    pairs = np.unique(np.stack([texts.ravel(), np.broadcast_to(rows, texts.shape).ravel()], axis=1), axis=0)
+    return Queries(pairs[:, 1], pairs[:, 0])
+
+
+def _store_cell(
+    folder: store.RunFolder,
+    cell: Cell,
+    corpus: Corpus,
+    words: Words,
+    conditions: Sequence[Condition],
+    outcome: Outcome,
+    queries: Queries,
+    device: str,
+) -> None:
+    """Spread the scores over the conditions, join the labels, write."""
+    fold = corpus.folds[cell.fold]
+    texts = words.test[:, fold.test]
+    # the pairs were sorted by (text, utterance): one number a pair, in that order, finds each of them
+    width = len(corpus)
+    order = queries.texts * width + queries.rows
+    asked = texts * width + fold.test[None, :]
+    scores: FloatArray = outcome.scores[np.searchsorted(order, asked)]
+    place = np.searchsorted(words.tested, fold.test)
+    rows = (np.arange(len(conditions))[:, None] * len(words.tested) + place).ravel()
+    names: dict[str, str | int] = {
+        "cell": cell.digest,
+        "model": cell.variant.model,
+        "variant": cell.variant.changed,
+        "regime": cell.regime,
+        "seed": cell.seed,
+        "fold": fold.name,
+    }
+    table = store.prediction_table(
+        names, conditions, [corpus.utterances[i] for i in fold.test], scores, words.table.iloc[rows]
+    )
+    folder.write_cell(
+        table,
+        digest=cell.digest,
+        model=cell.variant.model,
+        variant=cell.variant.changed,
+        regime=cell.regime,
+        seed=cell.seed,
+        fold=fold.name,
+        parameters=outcome.parameters,
+        best_epoch=outcome.fit.best_epoch,
+        history=outcome.fit.history,
+        seconds_fit=outcome.fit.seconds,
+        seconds_predict=outcome.seconds_predict,
+        device=device,
+        threads=_THREADS,
+    )
+
+
+def _describe(
+    plan: Plan,
+    corpus: Corpus,
+    wanted: Sequence[Cell],
+    digest: str,
+    encoders: dict[str, str],
+    conditions: Sequence[Condition],
+    provenance: store.Provenance,
+) -> store.RunInfo:
+    """``run.json`` before the first cell."""
+    task = corpus.task
+    parts = {"train": "train", "validation": "validation", "test": "test"}
+    tested = {corpus.utterances[i].cluster for fold in corpus.folds for i in fold.test}
+    info = store.CorpusInfo(
+        name=corpus.name,
+        task=task.kind,
+        classes=task.classes,
+        low=None if task.kind == "classification" else task.low,
+        high=None if task.kind == "classification" else task.high,
+        counts={part: sum(len(getattr(fold, part)) for fold in corpus.folds) for part in parts},
+        folds=len(corpus.folds),
+        clusters=len(tested),
+        fingerprint=corpus.fingerprint,
+        licence=corpus.licence,
+        notes=corpus.notes,
+        transcripts=corpus.transcripts,
+    )
+    return store.RunInfo(
+        schema_version=store.SCHEMA_VERSION,
+        status="running",
+        name=plan.name,
+        digest=digest,
+        plan=plan.model_dump(mode="json"),
+        corpus=info,
+        cells=tuple(cell.digest for cell in wanted),
+        floors=floors(corpus),
+        ceilings=ceilings(corpus, conditions),
+        encoders=encoders,
+        provenance=provenance,
+    )
+
+
+def floors(corpus: Corpus) -> dict[str, float | None]:
+    """Each metric of the best constant: the majority class, or the median, of each fold's training part."""
+    targets = np.array([u.target for u in corpus.utterances])
+    truth, scores = [], []
+    for fold in corpus.folds:
+        if corpus.task.kind == "classification":
+            counts = np.bincount(targets[fold.train].astype(int), minlength=corpus.task.outputs)
+            constant = (counts == counts.max()).astype(float)
+        else:
+            constant = np.array([np.median(targets[fold.train])])
+        truth.append(targets[fold.test])
+        scores.append(np.tile(constant, (len(fold.test), 1)))
+    found = {m.name: m(np.concatenate(truth), np.concatenate(scores)) for m in metrics_of(corpus.task)}
+    return {name: None if np.isnan(value) else value for name, value in found.items()}
+
+
+def ceilings(corpus: Corpus, conditions: Sequence[Condition]) -> tuple[store.CeilingPoint, ...]:
+    """Exact Bayes accuracy of every subset of modalities at every condition, where the corpus knows it."""
+    if corpus.ceiling is None:
+        return ()
+    subsets: list[tuple[Modality, ...]] = [
+        ("audio",), ("vision",), ("text",), ("audio", "vision"), ("audio", "text"), ("vision", "text"),
+        ("audio", "vision", "text"),
+    ]  # fmt: skip
+    points = []
+    for subset in subsets:
+        for name, rate in sorted({(c.corruption, c.rate) for c in conditions}):
+            accuracy = corpus.ceiling(frozenset(subset), name, rate)
+            if not np.isnan(accuracy):
+                points.append(
+                    store.CeilingPoint(modalities="+".join(subset), corruption=name, rate=rate, accuracy=accuracy)
+                )
+    return tuple(points)
+
+
+# ----------------------------------------------------------------------------------------- processes
+
+
+@contextmanager
+def _executor(jobs: int, count: int) -> Iterator[Executor | None]:
+    """A pool of ``jobs`` fresh processes; None, and the work happens here, where one is enough."""
+    if min(jobs, count) <= 1:
+        yield None
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, count), context, initializer=_die_with_parent) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(pool._processes.values()):
+                process.terminate()
+            raise
+
+
+def _die_with_parent() -> None:
+    """Leave at once when the parent is gone, however it went; an interrupt is the parent's to handle."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,1 @@
+"""From prediction rows to estimates with intervals: cubes, resampling, degradation curves, contrasts."""

@@ -1,0 +1,158 @@
+"""Paired comparisons of one system with every other, corrected for their number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from scipy.stats import t
+from statsmodels.stats.multitest import multipletests
+
+from dual_bench.catalog import did_you_mean
+from dual_bench.stats.curves import area_point, point
+from dual_bench.stats.frame import Cube, Key
+from dual_bench.stats.resampling import Interval, Spread, Weights, interval, spread
+from dual_bench.types import TRANSCRIPT_PREFIX, FloatArray, UserError
+
+Verdict = Literal["better", "worse", "undecided", "undefined"]
+
+ALPHA = 0.05
+"""Adjusted p below it decides."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """``estimate`` is left - right, in the metric's own units; the verdict is left's, in the metric's direction."""
+
+    left: str
+    right: str
+    regime: str
+    quantity: str
+    """``clean``, ``word-drop area``, ``word-drop 1.0``, ``transcript:NAME``."""
+    metric: str
+    estimate: float
+    interval: Interval
+    p: float
+    p_adjusted: float
+    family: str
+    seeds: int
+    draws: int
+    clusters: int
+    utterances: int
+    detectable: float
+    """Smallest true difference that this design would see with power 0.8 at two-sided 0.05, before correction:
+    (t_.975 + t_.8) x standard error."""
+    verdict: Verdict
+
+
+def compare(cube: Cube, reference: str, weights: Weights, level: float = 0.95) -> list[Contrast]:
+    """``reference`` (left) against every other system, in every regime that has both.
+
+    Quantities: clean; for each corruption with several rates the area under its curve and its largest rate; for each
+    with one rate (a transcript) that condition. Both sides share the resamples, so the differences are paired.
+
+    p: two-sided t test of the difference by its bootstrap standard error (``resampling.spread``), and not the share
+    of replicates beyond 0, for two reasons. Where seeds make the difference, that share rejected a true null in 15 %
+    of simulated runs of 5 seeds at nominal 5 %, centred or not; this test in 5 %. And its smallest value, 2 / (R + 1),
+    times a family of 60 is above .05 at R = 2000, however clear the difference. Corrected by Holm (1979,
+    Scandinavian Journal of Statistics 6:65) over all contrasts returned; undefined ones do not count.
+    """
+    if reference not in cube.systems():
+        raise UserError(f"no predictions of '{reference}' to compare with{did_you_mean(reference, cube.systems())}")
+    pairs = {(key.system, key.regime) for key in cube.sums}
+    found = []
+    for regime in cube.regimes():
+        if (reference, regime) not in pairs:
+            continue
+        left = _quantities(cube, reference, regime, weights)
+        for right in cube.systems():
+            if right != reference and (right, regime) in pairs:
+                other = _quantities(cube, right, regime, weights)
+                names = (reference, right, regime)
+                found += [_contrast(cube, names, q, left[q], other[q], weights, level) for q in left]
+    return _holm(found, cube, reference)
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """Estimate and replicates (R,) of one side."""
+
+    estimate: float
+    sample: FloatArray
+    draws: int
+
+
+def _quantities(cube: Cube, system: str, regime: str, weights: Weights) -> dict[str, _Quantity]:
+    def at(key: Key) -> _Quantity:
+        return _Quantity(*point(cube, key, weights), cube.sums[key].shape[1])
+
+    found = {"clean": at(Key(system, regime, "clean", 0.0))}
+    for corruption in cube.corruptions():
+        *lower, largest = cube.rates(corruption)
+        worst = at(Key(system, regime, corruption, largest))
+        if lower:
+            found[f"{corruption} area"] = _Quantity(*area_point(cube, system, regime, corruption, weights), worst.draws)
+        transcript = corruption.startswith(TRANSCRIPT_PREFIX)
+        found[corruption if transcript else f"{corruption} {largest}"] = worst
+    return found
+
+
+def _contrast(
+    cube: Cube,
+    names: tuple[str, str, str],
+    quantity: str,
+    left: _Quantity,
+    right: _Quantity,
+    weights: Weights,
+    level: float,
+) -> Contrast:
+    difference, sample = left.estimate - right.estimate, left.sample - right.sample
+    ends = interval(difference, sample, weights, level)
+    width = spread(sample, weights)
+    known = not ends.reason
+    return Contrast(
+        *names,
+        quantity=quantity,
+        metric=cube.metric.name,
+        estimate=difference,
+        interval=ends,
+        p=p_value(difference, width) if known else np.nan,
+        p_adjusted=np.nan,
+        family="",
+        seeds=len(cube.seeds),
+        draws=left.draws,
+        clusters=len(cube.clusters),
+        utterances=cube.utterances,
+        detectable=float((t.ppf(0.975, width.freedom) + t.ppf(0.8, width.freedom)) * width.error) if known else np.nan,
+        verdict="undefined",
+    )
+
+
+def p_value(difference: float, width: Spread) -> float:
+    """Two-sided p of the t test of ``difference`` against 0."""
+    if width.error == 0:
+        return 1.0 if difference == 0 else 0.0
+    return float(2 * t.sf(abs(difference) / width.error, width.freedom))
+
+
+def _holm(contrasts: list[Contrast], cube: Cube, reference: str) -> list[Contrast]:
+    """Adjusted p and verdict of every contrast whose p is defined."""
+    p = np.array([contrast.p for contrast in contrasts])
+    known = ~np.isnan(p)
+    adjusted = np.full(len(p), np.nan)
+    if known.any():
+        adjusted[known] = multipletests(p[known], method="holm")[1]
+    family = f"Holm over {known.sum()} contrasts of {cube.metric.name} with {reference}"
+    return [
+        replace(c, p_adjusted=float(a), family=family, verdict=_verdict(c, a, cube.metric.higher_is_better))
+        for c, a in zip(contrasts, adjusted, strict=True)
+    ]
+
+
+def _verdict(contrast: Contrast, adjusted: float, higher_is_better: bool) -> Verdict:
+    if np.isnan(adjusted):
+        return "undefined"
+    if adjusted >= ALPHA or contrast.estimate == 0:
+        return "undecided"
+    return "better" if (contrast.estimate > 0) == higher_is_better else "worse"

