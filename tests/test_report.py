@@ -1,157 +1,30 @@
-"""Reports are rendered from made runs: small folders written through the real store."""
+"""Reports are rendered from made runs, and every number is checked against the rows."""
 
 from __future__ import annotations
 
 import csv
-import itertools
 import math
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import html5lib
 import numpy as np
-import pandas as pd
 import pytest
+from made_run import NOTE, Made, digest, write
 from markdown_it import MarkdownIt
 
-from dual_bench.metrics import ACC2_NON0, ACCURACY, MAE, UAR
+from dual_bench.metrics import ACC2_NON0, ACCURACY, MAE, UAR, Metric
 from dual_bench.report import evidence as evidence_module
 from dual_bench.report.evidence import gather
 from dual_bench.report.render import Rendered, render
-from dual_bench.store import (
-    SCHEMA_VERSION,
-    CeilingPoint,
-    CorpusInfo,
-    Provenance,
-    RunFolder,
-    RunInfo,
-    prediction_table,
-    read_run,
-    text_table,
-)
-from dual_bench.types import CLEAN, Condition, UserError, Utterance
+from dual_bench.store import read_run
+from dual_bench.types import UserError
 
-NOTE = "Artificial pairing: voices and words were joined by label."
-HOSTILE = '<script>alert("1")</script> | =cmd \'q\' `x` $y$\n# [z](http://evil.example/)'
-
-
-@dataclass(frozen=True)
-class Made:
-    """What a made run holds; the defaults are a small classification."""
-
-    models: tuple[str, ...] = ("dual", "text-only", "audio-vision")
-    regimes: tuple[str, ...] = ("clean", "mixed")
-    corruptions: tuple[str, ...] = ("word-drop", "utterance-drop")
-    rates: tuple[float, ...] = (0.5, 1.0)
-    draws: int = 2
-    seeds: int = 3
-    clusters: int = 8
-    utterances: int = 48
-    transcripts: tuple[str, ...] = ("whisper",)
-    classes: tuple[str, ...] = ("anger", "joy", "neutral")
-    notes: tuple[str, ...] = (NOTE,)
-    name: str = "made"
-    cluster_prefix: str = "dialogue"
-
-    @property
-    def regression(self) -> bool:
-        return not self.classes
-
-    def conditions(self) -> list[Condition]:
-        noisy = itertools.product(self.corruptions, self.rates, range(self.draws))
-        return [CLEAN, *itertools.starmap(Condition, noisy), *(Condition(f"transcript:{n}", 1.0) for n in self.transcripts)]
-
-    def corpus(self) -> list[Utterance]:
-        rng = np.random.default_rng(0)
-        targets = rng.uniform(-3, 3, self.utterances) if self.regression else rng.integers(len(self.classes), size=self.utterances)
-        return [
-            Utterance(f"u{i:04}", "test", f"{self.cluster_prefix}{i % self.clusters:02}", "s", "some words of text", float(t))
-            for i, t in enumerate(targets)
-        ]
-
-
-def lost_share(condition: Condition) -> float:
-    """How much of the words a condition takes from the made models."""
-    return 0.3 if condition.corruption.startswith("transcript:") else condition.rate
-
-
-def made_scores(made: Made, model: int, seed: int, regime: str, corpus: Sequence[Utterance]) -> np.ndarray:
-    """(conditions, N, K): dual leans on text a little, text-only wholly, audio-vision not at all."""
-    rng = np.random.default_rng([model, seed, len(regime)])
-    truth = np.array([u.target for u in corpus])
-    clean, gone = [(0.85, 0.6), (0.7, 0.35), (0.65, 0.65), (0.8, 0.5), (0.5, 0.5), (0.45, 0.45)][model % 6]
-    gone += 0.05 if regime == "mixed" and gone < clean else 0.0
-    luck, wrong = rng.random(len(truth)), rng.integers(1, max(len(made.classes), 2), len(truth))
-    skills = [clean + (gone - clean) * lost_share(c) ** 1.3 for c in made.conditions()]
-    if made.regression:
-        return np.stack([(truth * s + (1 - s) * 3 * (luck - 0.5))[:, None] for s in skills])
-    chosen = [np.where(luck < s, truth, (truth + wrong) % len(made.classes)).astype(int) for s in skills]
-    return np.stack([np.eye(len(made.classes))[c] for c in chosen])
-
-
-def measured(made: Made) -> pd.DataFrame:
-    """What was measured on the texts, condition after condition."""
-    rng = np.random.default_rng(7)
-    share = np.concatenate([np.full(made.utterances, lost_share(c)) for c in made.conditions()])
-    words = np.tile(rng.integers(2, 9, made.utterances), len(made.conditions()))
-    errors = rng.binomial(words, share)
-    rate = errors / words
-    return pd.DataFrame({"wer": rate, "cer": rate * 0.9, "dropped": rate, "words": words, "errors": errors})
-
-
-def info_of(made: Made, cells: Sequence[str]) -> RunInfo:
-    plan = {"name": made.name, "dataset": "made", "models": list(made.models), "regimes": list(made.regimes)}
-    plan |= {"corruptions": list(made.corruptions), "rates": list(made.rates), "draws": made.draws, "seeds": made.seeds}
-    plan |= {"root_seed": 0, "metric": "mae" if made.regression else "accuracy"}
-    corpus = CorpusInfo(
-        name=made.name, task="regression" if made.regression else "classification", classes=made.classes,
-        low=-3 if made.regression else None, high=3 if made.regression else None,
-        counts={"train": 100, "validation": 40, "test": made.utterances}, folds=1, clusters=made.clusters,
-        fingerprint="f" * 64, licence="CC0", notes=made.notes, transcripts=made.transcripts,
-    )  # fmt: skip
-    where = [("clean", 0.0), *itertools.product(made.corruptions, made.rates)]
-    ceilings = [
-        CeilingPoint(modalities=m, corruption=c, rate=r, accuracy=0.95 - cost * r)
-        for m, cost in (("audio+vision+text", 0.2), ("text", 0.6), ("audio+vision", 0.0))
-        for c, r in where
-    ]
-    made_by = Provenance(
-        dual_bench="0", commit=None, dirty=None, python="3", platform="p", packages={"numpy": "2"}, device="cpu",
-        threads=1, jobs=1, command=f"dual-bench run made --name {made.name}", started="2024-01-01T00:00:00+00:00",
-    )  # fmt: skip
-    floors = {"mae": 1.5, "pearson-r": None} if made.regression else {"accuracy": 0.36, "uar": 1 / 3}
-    return RunInfo(
-        schema_version=SCHEMA_VERSION, status="complete", name=made.name, digest="d" * 64, plan=plan, corpus=corpus,
-        cells=tuple(cells), floors=floors, ceilings=() if made.regression else tuple(ceilings),
-        encoders={"text": "letters"}, provenance=made_by,
-    )  # fmt: skip
-
-
-def write(folder: Path, made: Made) -> RunFolder:
-    """Write the whole run folder of ``made``."""
-    run, corpus, conditions, facts = RunFolder(folder), made.corpus(), made.conditions(), measured(made)
-    run.write_texts(text_table(conditions, [u.id for u in corpus], ["text"] * len(facts), facts))
-    grid = list(itertools.product(range(len(made.models)), made.regimes, range(made.seeds)))
-    for i, (model, regime, seed) in enumerate(grid):
-        scores = made_scores(made, model, seed, regime, corpus)
-        who = {"model": made.models[model], "variant": "", "regime": regime, "seed": seed, "fold": "official"}
-        table = prediction_table({"cell": digest(i), **who}, conditions, corpus, scores, facts)
-        history = tuple({"task": 1 / (e + 1), "validation": 1.2 / (e + 1) + 0.02 * e * (seed + 1)} for e in range(12))
-        run.write_cell(
-            table, digest=digest(i), **who, parameters=1000 + model, best_epoch=5 + seed, history=history,
-            seconds_fit=1.0, seconds_predict=0.1, device="cpu", threads=1,
-        )  # fmt: skip
-    run.write_info(info_of(made, [digest(i) for i in range(len(grid))]))
-    return run
-
-
-def digest(cell: int) -> str:
-    return f"{cell:04x}" * 16
+HOSTILE = "<script>alert(\"1\")</script> | =cmd 'q' `x` $y$\n# [z](http://evil.example/)"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -159,3 +32,323 @@ def _few_resamples() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evidence_module, "RESAMPLES", 200)
         yield
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rendered]:
+    folder = tmp_path_factory.mktemp("run")
+    write(folder, Made())
+    return folder, render(folder)
+
+
+def rows_of(folder: Path, table: str) -> list[dict[str, str]]:
+    with (folder / "tables" / f"{table}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def table_bytes(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (folder / "tables").iterdir()}
+
+
+def parse(page: str) -> ElementTree.Element:
+    """The page, which must be valid HTML."""
+    return html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page)
+
+
+def body_text(tree: ElementTree.Element) -> str:
+    return " ".join("".join(tree.find("body").itertext()).split())  # type: ignore[union-attr]
+
+
+# ------------------------------------------------------------------------------------------- the folder
+
+
+def test_every_file_is_written_and_none_is_left_over(rendered: tuple[Path, Rendered]) -> None:
+    folder, result = rendered
+    figures = ["degradation-utterance-drop", "degradation-word-drop", "training", "transcripts"]
+    assert sorted(p.name for p in (folder / "figures").iterdir()) == sorted(
+        f"{name}.{kind}" for name in figures for kind in ("svg", "png")
+    )
+    names = {"scores", "retention", "comparisons", "noise", "training", "ceilings", "curves"}
+    assert {p.stem for p in (folder / "tables").iterdir()} == names
+    assert all(file.stat().st_size for file in result.files)
+    assert len(set(result.files)) == 2 + len(names) + 2 * len(figures)
+
+
+def test_the_summary_has_a_row_for_each_trained_system(rendered: tuple[Path, Rendered]) -> None:
+    summary = rendered[1].summary
+    assert list(summary["system"]) == ["dual", "text-only", "audio-vision"] * 2
+    assert list(summary["trained"]) == ["clean"] * 3 + ["mixed"] * 3
+    assert re.fullmatch(r"\d+\.\d \(\d+\.\d to \d+\.\d\)", summary["all text gone"][0])
+
+
+def test_rendering_twice_gives_the_same_bytes(rendered: tuple[Path, Rendered]) -> None:
+    folder, result = rendered
+    before = {file: file.read_bytes() for file in result.files}
+    render(folder)
+    assert {file: file.read_bytes() for file in result.files} == before
+
+
+def test_tables_do_not_tell_when_or_in_how_many_sittings(tmp_path: Path) -> None:
+    made = Made(models=("dual", "text-only"))
+    straight, resumed = write(tmp_path / "a", made), write(tmp_path / "b", made)
+    render(straight.path)
+    info = resumed.info()
+    later = info.provenance.model_copy(update={"started": "2025-02-02T00:00:00+00:00", "command": "other", "jobs": 9})
+    resumed.write_info(info.model_copy(update={"provenance": later}))
+    cell = resumed.finished(digest(0))
+    assert cell is not None
+    slower = cell.model_copy(update={"seconds_fit": 99.0, "threads": 7})
+    resumed.cell_file(digest(0)).write_text(slower.model_dump_json())
+    render(resumed.path)
+    assert table_bytes(straight.path) == table_bytes(resumed.path)
+    assert (straight.path / "report.md").read_text() != (resumed.path / "report.md").read_text()
+
+
+def test_rendering_never_imports_torch(tmp_path: Path) -> None:
+    write(tmp_path, Made(models=("dual", "text-only"), regimes=("clean",)))
+    script = (
+        "import sys; from pathlib import Path; from dual_bench.report.render import render;"
+        "render(Path(sys.argv[1])); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+
+
+# ------------------------------------------------------------------------------------------ the numbers
+
+
+def direct(folder: Path, regime: str, system: str, corruption: str, rate: float, metric: Metric = ACCURACY) -> float:
+    """The mean over seeds and draws of a metric, straight from the rows."""
+    rows = read_run(folder).predictions
+    rows = rows[
+        (rows.model == system) & (rows.regime == regime) & (rows.corruption == corruption) & (rows.rate == rate)
+    ]
+    columns = [c for c in rows if c.startswith("score_")]
+    return float(
+        np.mean([metric(g.truth.to_numpy(), g[columns].to_numpy()) for _, g in rows.groupby(["seed", "draw"])])
+    )
+
+
+def test_scores_equal_the_rows(rendered: tuple[Path, Rendered]) -> None:
+    folder, _ = rendered
+    metrics = {"accuracy": ACCURACY, "uar": UAR}
+    checked = 0
+    for row in rows_of(folder, "scores"):
+        if metric := metrics.get(row["metric"]):
+            value = direct(folder, row["trained"], row["system"], row["corruption"], float(row["rate"]), metric)
+            assert float(row["value"]) == pytest.approx(value, abs=1e-12)
+            assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
+            checked += 1
+    assert checked == 2 * 6 * 3
+
+
+def test_curves_retention_and_comparisons_equal_the_rows(rendered: tuple[Path, Rendered]) -> None:
+    folder, _ = rendered
+    curve = {
+        float(r["rate"]): r for r in rows_of(folder, "curves")
+        if (r["corruption"], r["trained"], r["system"]) == ("word-drop", "clean", "dual")
+    }  # fmt: skip
+    clean, half, gone = (float(curve[rate]["value"]) for rate in (0.0, 0.5, 1.0))
+    assert half == pytest.approx(direct(folder, "clean", "dual", "word-drop", 0.5), abs=1e-12)
+    assert [float(curve[r]["ceiling"]) for r in (0.0, 0.5, 1.0)] == pytest.approx([0.95, 0.85, 0.75])
+    assert float(curve[0.5]["floor"]) == 0.36
+
+    kept = next(r for r in rows_of(folder, "retention") if (r["trained"], r["system"]) == ("clean", "dual"))
+    assert float(kept["lost"]) == pytest.approx(clean - gone, abs=1e-12)
+    assert float(kept["area_word_drop"]) == pytest.approx((clean + 2 * half + gone) / 4, abs=1e-12)
+    assert float(kept["retention"]) == pytest.approx(gone / clean, abs=1e-12)
+    assert float(kept["retention_above_floor"]) == pytest.approx((gone - 0.36) / (clean - 0.36), abs=1e-12)
+
+    compared = [r for r in rows_of(folder, "comparisons") if (r["trained"], r["quantity"]) == ("mixed", "clean")]
+    assert {r["right"] for r in compared} == {"text-only", "audio-vision"}
+    for row in compared:
+        sides = [direct(folder, "mixed", side, "clean", 0.0) for side in (row["left"], row["right"])]
+        assert float(row["estimate"]) == pytest.approx(sides[0] - sides[1], abs=1e-12)
+
+
+def test_noise_is_measured_over_the_whole_test_part(rendered: tuple[Path, Rendered]) -> None:
+    folder, _ = rendered
+    texts = read_run(folder).texts
+    row = next(r for r in rows_of(folder, "noise") if (r["corruption"], float(r["rate"])) == ("word-drop", 0.5))
+    draws = [
+        g.errors.sum() / g.words.sum()
+        for _, g in texts.query("corruption == 'word-drop' and rate == 0.5").groupby("draw")
+    ]
+    assert float(row["wer"]) == pytest.approx(np.mean(draws), abs=1e-12)
+    assert float(row["wer_sd"]) == pytest.approx(np.std(draws, ddof=1), abs=1e-12)
+    assert int(row["draws"]) == 2
+    heard = next(r for r in rows_of(folder, "noise") if r["corruption"] == "transcript:whisper")
+    assert math.isnan(float(heard["wer_sd"]))
+
+
+# ---------------------------------------------------------------------------------------------- the page
+
+
+def test_the_page_is_valid_and_asks_nothing_of_the_network(rendered: tuple[Path, Rendered]) -> None:
+    page = (rendered[0] / "index.html").read_text(encoding="utf-8")
+    tree = parse(page)
+    assert body_text(tree).startswith(NOTE)
+    assert not re.search(r"https?://", page)
+    assert len(tree.findall(".//style")) == 1
+    assert not tree.findall(".//script") + tree.findall(".//link") + tree.findall(".//img")
+    ids = [e.get("id") for e in tree.iter() if e.get("id")]
+    assert len(ids) == len(set(ids))
+    targets = [value for e in tree.iter() for name, value in e.items() if name.endswith("href")]
+    assert all(target.startswith("#") and target[1:] in ids for target in targets)
+
+
+def test_markdown_opens_with_the_note_and_its_tables_parse(rendered: tuple[Path, Rendered]) -> None:
+    text = (rendered[0] / "report.md").read_text(encoding="utf-8")
+    assert text.startswith(f"**{NOTE}**\n\n# made")
+    parsed = MarkdownIt("commonmark").enable("table").render(text)
+    assert parsed.count("<table>") == 6
+    assert parsed.count("<img") == 4
+
+
+def test_every_figure_states_its_finding(rendered: tuple[Path, Rendered]) -> None:
+    folder, _ = rendered
+    figures = parse((folder / "index.html").read_text(encoding="utf-8")).findall(".//svg") or [
+        e for e in parse((folder / "index.html").read_text(encoding="utf-8")).iter() if str(e.tag).endswith("svg")
+    ]
+    labels = [figure.get("aria-label", "") for figure in figures]
+    assert len(labels) == 4
+    assert all(re.search(r"\d", label) for label in labels)
+    assert "Trained clean: dual goes from" in labels[0]
+    assert all(figure.get("role") == "img" for figure in figures)
+
+
+def test_headlines_carry_intervals_and_name_the_regimes(rendered: tuple[Path, Rendered]) -> None:
+    text = (rendered[0] / "report.md").read_text(encoding="utf-8")
+    assert "## Trained clean" in text
+    assert "## Trained mixed" in text
+    assert re.search(r"With all text gone, the accuracy of dual is [\d.]+ % \([\d.]+ to [\d.]+\): a loss of", text)
+    assert re.search(r"the difference dual minus audio-vision is .* points \(.* to .*\)", text)
+    assert "Undecided does not mean equal." in text
+    assert "Holm over" in text
+
+
+# ------------------------------------------------------------------------------------- what can go wrong
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    made = Made(
+        models=("dual", "=cmd.x|<b>$a$"), regimes=("clean",), classes=("a", HOSTILE), notes=(HOSTILE,), name=HOSTILE,
+        transcripts=("<i>|t",), cluster_prefix=HOSTILE,
+    )  # fmt: skip
+    write(tmp_path, made)
+    render(tmp_path)
+    tree = parse((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert not [e for e in tree.iter() if e.tag in ("script", "b", "i", "a") and "evil" in "".join(e.itertext())]
+    assert not tree.findall(".//script")
+    assert body_text(tree).startswith(" ".join(HOSTILE.split()))
+    parsed = MarkdownIt("commonmark").enable("table").render((tmp_path / "report.md").read_text(encoding="utf-8"))
+    assert not re.search(r"<script|<b>|<i>|<a ", parsed)
+    assert parsed.index("alert") < parsed.index("<h1>")
+    systems = {row["system"] for row in rows_of(tmp_path, "scores")}
+    assert systems == {"dual", "'=cmd.x|<b>$a$"}
+    for figure in (tmp_path / "figures").glob("*.svg"):
+        ElementTree.parse(figure)
+
+
+def test_a_missing_cell_is_named_and_the_rest_rendered(tmp_path: Path) -> None:
+    run = write(tmp_path, Made())
+    run.cell_file(digest(1)).unlink()
+    render(tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    top = text[: text.index("## What was asked")]
+    assert "1 of 18 cells is missing or damaged (000100010001)" in top
+    assert "dual, trained clean: 2 of 3 done." in top
+    assert "Training seed 1 is left out" in top
+    assert body_text(parse((tmp_path / "index.html").read_text())).startswith(
+        f"{NOTE} made: what is left when the words go Inc"
+    )
+    assert {row["seeds"] for row in rows_of(tmp_path, "scores")} == {"2"}
+
+
+def test_without_the_reference_nothing_is_compared(tmp_path: Path) -> None:
+    run = write(tmp_path, Made(regimes=("clean",)))
+    for cell in range(3):
+        run.cell_file(digest(cell)).unlink()
+    render(tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "The reference, dual, has no finished cell" in text
+    assert not (tmp_path / "tables" / "comparisons.csv").exists()
+    assert {row["system"] for row in rows_of(tmp_path, "scores")} == {"text-only", "audio-vision"}
+
+
+def test_a_table_that_no_longer_applies_is_removed(tmp_path: Path) -> None:
+    run = write(tmp_path, Made(regimes=("clean",)))
+    render(tmp_path)
+    for cell in range(3):
+        run.cell_file(digest(cell)).unlink()
+    render(tmp_path)
+    assert not (tmp_path / "tables" / "comparisons.csv").exists()
+
+
+def test_one_seed_has_no_intervals_and_says_why(tmp_path: Path) -> None:
+    write(tmp_path, Made(seeds=1))
+    render(tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    reason = "needs at least 2 training seeds, found 1"
+    assert f"No estimate has an interval ({reason}): the numbers describe this run and decide nothing." in text
+    assert "No bands" in text
+    claims = text[text.index("## Trained clean") : text.index("## What the comparisons decide")]
+    assert re.fullmatch(r"Measured .*, without intervals: .*", claims.split("- ", 1)[1].splitlines()[0])
+    assert not re.search("highest|loss|better", claims)
+    assert {row["low"] for row in rows_of(tmp_path, "curves")} == {"NaN"}
+    assert {row["reason"] for row in rows_of(tmp_path, "curves")} == {reason}
+    assert "dual is better" not in text
+
+
+def test_regression(tmp_path: Path) -> None:
+    write(tmp_path, Made(classes=()))
+    render(tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "On clean text the lowest estimate of MAE" in text
+    assert "MAE, lower is better" in text
+    assert "“–” is undefined: a share of MAE kept has no meaning: lower is better." in text
+    assert "lower is better" in (tmp_path / "figures" / "degradation-word-drop.svg").read_text(encoding="utf-8")
+    assert not (tmp_path / "tables" / "ceilings.csv").exists()
+    for name, metric in (("mae", MAE), ("acc2-non0", ACC2_NON0)):
+        row = next(r for r in rows_of(tmp_path, "scores") if (r["metric"], r["condition"]) == (name, "all text gone"))
+        value = direct(tmp_path, "clean", "dual", row["corruption"], float(row["rate"]), metric)
+        assert float(row["value"]) == pytest.approx(value, abs=1e-12)
+    kept = next(iter(rows_of(tmp_path, "retention")))
+    assert float(kept["lost"]) > 0
+    assert kept["retention"] == "NaN"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        Made(corruptions=(), rates=()),
+        Made(corruptions=("word-drop",), rates=(0.4,), transcripts=()),
+        Made(models=("dual",), regimes=("mixed",), transcripts=()),
+        Made(models=("text-only", "concat", "dual:sdm=off")),
+    ],
+    ids=["transcripts-only", "one-rate", "one-model", "reference-is-the-first"],
+)
+def test_narrow_plans_render(tmp_path: Path, made: Made) -> None:
+    write(tmp_path, made)
+    render(tmp_path)
+    parse((tmp_path / "index.html").read_text(encoding="utf-8"))
+
+
+def test_a_part_that_is_not_all_text_gone_is_not_called_so(tmp_path: Path) -> None:
+    write(tmp_path, Made(corruptions=("word-drop",), rates=(0.4, 0.8)))
+    render(tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "word-drop 80 %" in text
+    assert "all text gone" not in text
+
+
+def test_the_run_of_a_folder_without_cells_is_refused(tmp_path: Path) -> None:
+    run = write(tmp_path, Made(models=("dual",), regimes=("clean",), seeds=1))
+    run.cell_file(digest(0)).unlink()
+    with pytest.raises(UserError, match="no finished cell"):
+        render(tmp_path)
+    assert not (tmp_path / "index.html").exists()
+
+
+def test_the_reference_is_dual_wherever_it_stands(tmp_path: Path) -> None:
+    write(tmp_path, Made(models=("text-only", "dual"), regimes=("clean",)))
+    assert gather(read_run(tmp_path)).systems == ("dual", "text-only")

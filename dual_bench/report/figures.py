@@ -20,15 +20,18 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from dual_bench.report import sentences as say
 from dual_bench.report.evidence import LEVEL, Evidence
 from dual_bench.stats.curves import Estimate
-from dual_bench.store import replacing, write_text
+from dual_bench.store import CellInfo, replacing, write_text
 
 WIDTH = 7.0
 """Inches: two columns of a paper."""
+
+DEGRADATION, FIXED_NAMES = "degradation-", ("transcripts", "training")
+"""Names of the figures: one for each corruption with a curve, and the others."""
 
 INK, MUTED, GRID, PAPER = "#1a1a1a", "#6b6b6b", "#dddddd", "#ffffff"
 COLOURS = (INK, "#0072b2", "#d55e00", "#009e73", "#b5578f", "#b07d00", "#3d9bd1")
@@ -61,7 +64,7 @@ def pictures(evidence: Evidence, folder: Path) -> tuple[Picture, ...]:
     with style():
         for corruption in evidence.corruptions:
             if len(evidence.cube.rates(corruption)) > 1:
-                name = f"degradation-{file_name(corruption)}"
+                name = f"{DEGRADATION}{file_name(corruption)}"
                 caption = _degradation_caption(evidence, corruption)
                 figure = degradation(evidence, corruption)
                 alt = say.curve_finding(evidence, corruption)
@@ -124,9 +127,11 @@ def _axis_label(evidence: Evidence) -> str:
 
 
 def _legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """Below the panels, in as many columns as the longest label leaves room for."""
+    """Below the panels, in even rows as wide as the longest label allows."""
     longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = int(np.clip(WIDTH * 72 // (45 + 4.6 * longest), 1, 4))
+    most = int(np.clip(WIDTH * 72 // (45 + 4.6 * longest), 1, 4))
+    rows = -(-len(handles) // most)
+    columns = -(-len(handles) // rows)
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, columnspacing=1.6)
 
 
@@ -137,9 +142,9 @@ def _keys(evidence: Evidence, floor: bool, ceiling: bool, line: bool = True) -> 
         shape = look(evidence, system)
         keys.append(Line2D([], [], label=system, **(shape if line else shape | {"linestyle": "none"})))
     if ceiling:
-        keys.append(Line2D([], [], color=MUTED, linestyle=_DASHED, linewidth=1.3, label="exact ceiling"))
+        keys.append(Line2D([], [], color=MUTED, linestyle=_DASHED, linewidth=1.3, label="ceiling (exact)"))
     if floor:
-        keys.append(Line2D([], [], color=MUTED, linestyle=_DOTTED, linewidth=1.3, label="floor (best constant)"))
+        keys.append(Line2D([], [], color=MUTED, linestyle=_DOTTED, linewidth=1.3, label="floor"))
     return keys
 
 
@@ -235,7 +240,7 @@ def recognisers(evidence: Evidence) -> Figure:
             panel.vlines(x + aside, low, high, color=shape["color"], linewidth=0.9)
         _bounds(panel, evidence, floor, [])
         panel.set_xlim(-0.06 * edge, edge)
-        panel.set_title(f"trained {regime}", loc="left", fontweight="bold")
+        panel.set_title(f"trained {regime}", loc="left", fontweight="bold", pad=8 + 9 * len(heard))
         panel.set_xlabel("measured word error rate (%)")
         _names(panel, [p.label.removesuffix(" text") for p in heard], x)
     panels[0].set_ylabel(_axis_label(evidence))
@@ -254,11 +259,13 @@ def _thin(panel: Axes, evidence: Evidence, system: str, regime: str, edge: float
 
 
 def _names(panel: Axes, names: Sequence[str], x: np.ndarray[Any, np.dtype[np.float64]]) -> None:
-    """Whose text it is, on top of each column of points."""
-    top = panel.secondary_xaxis("top")
-    top.set_xticks(list(x), labels=list(names), fontsize=7, color=MUTED, rotation=20, ha="left", rotation_mode="anchor")
-    top.tick_params(length=0)
-    top.spines["top"].set_visible(False)
+    """Whose text it is, above each column of points, a row for each so that near ones do not collide."""
+    for row, i in enumerate(np.argsort(x)):
+        panel.axvline(x[i], color=GRID, linewidth=1.2, zorder=0)
+        panel.annotate(
+            names[i], (x[i], 1), (0, 3 + 9 * (len(x) - 1 - row)), xycoords=("data", "axes fraction"),
+            textcoords="offset points", ha="center", fontsize=7, color=MUTED,
+        )  # fmt: skip
 
 
 def _recogniser_caption(evidence: Evidence) -> str:
@@ -274,22 +281,32 @@ def _recogniser_caption(evidence: Evidence) -> str:
 
 def learning(evidence: Evidence) -> Figure:
     """Validation loss by epoch: a small panel for each system, a thin line for each trained model."""
-    systems, regimes = evidence.systems, evidence.regimes
+    systems = evidence.systems
     columns = min(3, len(systems))
     rows = -(-len(systems) // columns)
-    figure, panels = _canvas(rows, columns, 0.5 + 1.35 * rows)
-    for panel, system in zip(panels, systems, strict=False):
-        for i, regime in enumerate(regimes):
+    figure, panels = _canvas(rows, columns, 0.7 + 1.35 * rows)
+    shapes = {r: {"color": COLOURS[1 + i], "linestyle": _DASHES[i]} for i, r in enumerate(evidence.regimes)}
+    for i, (panel, system) in enumerate(zip(panels, systems, strict=False)):
+        for regime, shape in shapes.items():
             for record in evidence.cells(system, regime):
-                losses = [epoch["validation"] for epoch in record.history if "validation" in epoch]
-                panel.plot(range(1, len(losses) + 1), losses, color=COLOURS[1 + i], linewidth=0.6, alpha=0.8)
-                if 1 <= record.best_epoch <= len(losses):
-                    kept = record.best_epoch
-                    panel.plot(kept, losses[kept - 1], color=COLOURS[1 + i], marker="os^"[i % 3], markersize=2.5)
+                _losses(panel, record, shape)
         panel.set_title(system, loc="left")
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if i + columns >= len(systems):
+            panel.set_xlabel("epoch")
+            panel.tick_params(labelbottom=True)
+        if i % columns == 0:
+            panel.set_ylabel("validation loss")
     for panel in panels[len(systems) :]:
         panel.set_visible(False)
-    figure.supxlabel("epoch", fontsize=8)
-    figure.supylabel("validation loss", fontsize=8)
-    _legend(figure, [Patch(color=COLOURS[1 + i], label=f"trained {regime}") for i, regime in enumerate(regimes)])
+    _legend(figure, [Line2D([], [], marker="o", label=f"trained {regime}", **shapes[regime]) for regime in shapes])
     return figure
+
+
+def _losses(panel: Axes, record: CellInfo, shape: dict[str, Any]) -> None:
+    """The validation losses of one trained model, and a dot at the epoch that was kept."""
+    losses = [epoch["validation"] for epoch in record.history if "validation" in epoch]
+    panel.plot(range(1, len(losses) + 1), losses, linewidth=0.7, alpha=0.8, **shape)
+    kept = record.best_epoch
+    if 1 <= kept <= len(losses):
+        panel.plot(kept, losses[kept - 1], marker="o", markersize=3, color=shape["color"])

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from dual_bench.report import sentences as say
 from dual_bench.report.evidence import Evidence
-from dual_bench.report.figures import COLOURS, GRID, INK, MUTED, PAPER, Picture
+from dual_bench.report.figures import COLOURS, DEGRADATION, GRID, INK, MUTED, PAPER, Picture
 from dual_bench.report.tables import Table
 from dual_bench.store import RunInfo
 
@@ -51,7 +51,7 @@ def _context(evidence: Evidence, tables: Sequence[Table], pictures: Sequence[Pic
         "problems": evidence.problems(),
         "headlines": say.headlines(evidence),
         "tables": {table.name: table for table in tables},
-        "curves": [p for p in pictures if p.name.startswith("degradation-")],
+        "curves": [p for p in pictures if p.name.startswith(DEGRADATION)],
         "pictures": {picture.name: picture for picture in pictures},
         "methods": say.methods(evidence),
         "provenance": provenance(info),
@@ -87,7 +87,8 @@ _THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", PAPER:
 
 def inline(picture: Picture) -> Markup:
     """The SVG as part of a page: ids of its own, colours of the page's theme, and its finding for screen readers."""
-    svg = re.sub(r".*?(?=<svg)|<metadata>.*?</metadata>|<style.*?</style>", "", picture.svg, flags=re.DOTALL)
+    svg = picture.svg[picture.svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{picture.name}-", svg)
     svg = re.sub("|".join(_THEMED), lambda colour: _THEMED[colour[0]], svg)
     head, body = svg.split(">", 1)

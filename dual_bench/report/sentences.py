@@ -37,6 +37,13 @@ def fixed(value: float, decimals: int) -> str:
     return text.replace("-", "" if float(text) == 0 else "−")
 
 
+def noun(metric: Metric) -> str:
+    """The metric inside a sentence: accuracy, but MAE and Pearson r."""
+    return (
+        metric.title.lower() if metric.title == metric.title.capitalize() and metric.title.isalpha() else metric.title
+    )
+
+
 def number(value: float, metric: Metric) -> str:
     """A value of the metric, or a difference of two, without its unit."""
     return fixed(100 * value, 1) if is_share(metric) else fixed(value, 3)
@@ -119,13 +126,13 @@ def headlines(evidence: Evidence) -> tuple[Passage, ...]:
 def question(evidence: Evidence) -> Iterator[str]:
     """The question, and what the answer rests on."""
     cube, corpus = evidence.cube, evidence.run.info.corpus
-    yield (
+    yield evidence.run.info.plan.get("question") or (
         f"How much do {listing(evidence.systems)} lean on the words of {corpus.name}, "
         "and what is left when the words are noisy, wrong or gone?"
     )
     direction = "" if evidence.metric.higher_is_better else ", lower is better"
     yield (
-        f"Measured by {evidence.metric.title} ({evidence.metric.definition}{direction}) on "
+        f"Measured by {noun(evidence.metric)} ({evidence.metric.definition}{direction}) on "
         f"{plural(cube.utterances, 'test utterance')} in {plural(len(cube.clusters), 'cluster')}, "
         f"with {plural(len(cube.seeds), 'training seed')} and {plural(cube.draws, 'noise draw')}."
     )
@@ -138,6 +145,9 @@ def question(evidence: Evidence) -> Iterator[str]:
 def regime_story(evidence: Evidence, regime: str) -> Iterator[str]:
     """What the systems trained in one regime do on clean text, and when the text goes."""
     clean, *_ = evidence.places
+    if evidence.no_interval():
+        yield from described(evidence, regime)
+        return
     yield clean_ranking(evidence, regime, clean)
     reference = evidence.reference
     if reference in evidence.trained(regime):
@@ -146,6 +156,15 @@ def regime_story(evidence: Evidence, regime: str) -> Iterator[str]:
         if evidence.heaviest:
             yield losing(evidence, reference, regime, evidence.heaviest)
             yield from beside(evidence, regime, evidence.heaviest)
+
+
+def described(evidence: Evidence, regime: str) -> Iterator[str]:
+    """Bare numbers, for a run that can support no claim."""
+    metric = evidence.metric
+    for place in evidence.places:
+        values = [f"{s} {number(evidence.at(s, regime, place).value, metric)}" for s in evidence.trained(regime)]
+        unit = " (%)" if is_share(metric) else ""
+        yield f"Measured {noun(metric)}{unit} on {place.label}, without intervals: {', '.join(values)}."
 
 
 def clean_ranking(evidence: Evidence, regime: str, clean: Place) -> str:
@@ -157,7 +176,7 @@ def clean_ranking(evidence: Evidence, regime: str, clean: Place) -> str:
     first, *rest = [f"{system}, {level(estimate, metric)}" for estimate, system in scored]
     extreme = "highest" if metric.higher_is_better else "lowest"
     follows = f"; next is {rest[0]}" if rest else ""
-    return f"On clean text the {extreme} estimate of {metric.title} is that of {first}{follows}."
+    return f"On clean text the {extreme} estimate of {noun(metric)} is that of {first}{follows}."
 
 
 def ceiling_share(evidence: Evidence, system: str, regime: str, clean: Place) -> str:
@@ -174,7 +193,7 @@ def ceiling_share(evidence: Evidence, system: str, regime: str, clean: Place) ->
     between = "no interval" if np.isnan(low) else f"{fixed(100 * low, 1)} to {fixed(100 * high, 1)}"
     metric = evidence.metric
     return (
-        f"There {system} comes {fixed(100 * value, 1)} % ({between}) of the way from the floor "
+        f"{system} comes {fixed(100 * value, 1)} % ({between}) of the way from the floor "
         f"({number(floor, metric)} %, the best constant answer) to the exact ceiling ({number(ceiling, metric)} %)."
     )
 
@@ -183,7 +202,7 @@ def losing(evidence: Evidence, system: str, regime: str, place: Place) -> str:
     """What one system loses between clean text and the heaviest noise."""
     loss, metric = evidence.loss(system, regime, place), evidence.metric
     return (
-        f"With {place.label}, the {metric.title} of {system} is {level(evidence.at(system, regime, place), metric)}: "
+        f"With {place.label}, the {noun(metric)} of {system} is {level(evidence.at(system, regime, place), metric)}: "
         f"{change(loss, metric)}."
     )
 
@@ -192,7 +211,9 @@ def change(loss: Estimate, metric: Metric) -> str:
     """A loss in words; one whose interval holds 0 is not called a loss."""
     text = gap(loss.value, loss.interval, metric)
     if np.isnan(loss.interval.low):
-        return f"a measured loss of {text}"
+        return f"a measured loss of {text}, which shows nothing by itself"
+    if loss.value == loss.interval.low == loss.interval.high == 0:
+        return "no change at all"
     if loss.interval.low > 0:
         return f"a loss of {text}"
     if loss.interval.high < 0:
@@ -231,11 +252,11 @@ def decisions(evidence: Evidence) -> Iterator[str]:
         yield f"None of the {len(contrasts)} comparisons with {reference} can be tested: {reason}."
         return
     count = {v: sum(c.verdict == v for c in contrasts) for v in ("better", "worse", "undecided", "undefined")}
-    untested = f", and {count['undefined']} undefined" if count["undefined"] else ""
+    untested = f"; {count['undefined']} cannot be tested" if count["undefined"] else ""
     yield (
         f"Of {plural(len(contrasts), 'paired comparison')} with {reference}, {count['better'] + count['worse']} are "
-        f"decided after Holm's correction: {reference} is better in {count['better']} and worse in {count['worse']}. "
-        f"{count['undecided']} are undecided{untested}; undecided does not mean equal."
+        f"decided after Holm's correction ({reference} better in {count['better']}, worse in {count['worse']}) and "
+        f"{count['undecided']} undecided{untested}. Undecided does not mean equal."
     )
     for place in [p for p in evidence.places if p == evidence.places[0] or p == evidence.heaviest]:
         for regime in evidence.regimes:
@@ -335,18 +356,18 @@ def _training(evidence: Evidence) -> str:
     encoders = "; ".join(f"{modality}: {name}" for modality, name in evidence.run.info.encoders.items())
     known = {
         "clean": "clean (models see only the true words in training)",
-        "mixed": "mixed (a random rate of noise for each training utterance and epoch)",
+        "mixed": "mixed (models see noisy words in training; corruption and rate are drawn evenly)",
     }
     return (
         f"Models: {', '.join(plan['models'])}. Each is trained with {plural(int(plan['seeds']), 'seed')}, in the "
         f"regimes {listing([known.get(r, r) for r in plan['regimes']])}; the epoch is chosen on the validation part. "
-        f"Frozen encoders: {encoders or 'none'}."
+        f"A model that reads no words is the same in every regime. Frozen encoders: {encoders or 'none'}."
     )
 
 
 def _noise(evidence: Evidence) -> str:
     plan = evidence.run.info.plan
-    rates = ", ".join(percent(rate) for rate in plan["rates"])
+    rates = ", ".join(percent(rate) for rate in plan["rates"] if rate > 0)
     heard = [p.label for p in evidence.places if p.corruption in evidence.transcripts]
     real = f" Real transcripts: {', '.join(heard)}." if heard else ""
     return (

@@ -5,7 +5,7 @@ Nothing here depends on when, where or in how many sittings a run was made: the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,9 @@ from dual_bench.report import sentences as say
 from dual_bench.report.evidence import EVERYTHING, LEVEL, Evidence, Place, metrics
 from dual_bench.stats.curves import Estimate, area, key, retention
 from dual_bench.types import TRANSCRIPT_PREFIX
+
+NAMES = ("scores", "retention", "comparisons", "noise", "training", "ceilings", "curves")
+"""Every table that a report may have."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,13 @@ def tables(evidence: Evidence) -> tuple[Table, ...]:
 
 def summary(evidence: Evidence) -> pd.DataFrame:
     """The table for the screen: a row for each trained system, in rounded strings."""
-    title, rows = evidence.metric.title, []
+    clean, *others = evidence.places
+    rows = []
     for regime, system in evidence.rows():
         row = {"trained": regime, "system": system}
-        for place in evidence.places:
-            row[f"{title}, {place.label}"] = say.cell(evidence.at(system, regime, place), evidence.metric)
+        headings = {f"{_heading(evidence.metric)}, {clean.label}": clean} | {place.label: place for place in others}
+        for heading, place in headings.items():
+            row[heading] = say.cell(evidence.at(system, regime, place), evidence.metric)
         if evidence.heaviest:
             row["lost"] = say.cell(evidence.loss(system, regime, evidence.heaviest), evidence.metric)
         rows.append(row)
@@ -142,7 +147,7 @@ def retained(evidence: Evidence) -> Table | None:
         shown.append(line | {_kept_heading(name, metric): _kept_cell(name, e, metric) for name, e in found.items()})
         seen += found.values()
     notes = (
-        f"Lost: {metric.title} on clean text against {place.label}, paired; positive is a loss.",
+        f"Lost: {say.noun(metric)} on clean text against {place.label}, paired; positive is a loss.",
         "Area: mean height of the degradation curve over its range of rates.",
         f"Retention: {place.label} over clean text. Above floor: the same after subtracting the floor, "
         "the score of the best constant answer; 100 % loses nothing, 0 % is at the floor.",
@@ -300,12 +305,7 @@ def ceilings(evidence: Evidence) -> Table | None:
         for point in ends[ends["modalities"] == modalities].to_dict("records"):
             clean = point["corruption"] == "clean"
             heading = "clean text" if clean else f"{point['corruption']} {say.percent(point['rate'])}"
-            line[f"{heading} (%)"] = say.fixed(100 * point["accuracy"], 1)
+            line[heading] = say.fixed(100 * point["accuracy"], 1)
         shown.append(line)
     notes = ("Accuracy of a perceiver that knows exactly how the corpus was made; no model can beat it but by chance.",)
-    return Table("ceilings", "Exact ceiling", frame, pd.DataFrame(shown).fillna(say.NOTHING), notes)
-
-
-def written(tables: Sequence[Table]) -> tuple[Table, ...]:
-    """Those shown to people."""
-    return tuple(table for table in tables if table.shown is not None)
+    return Table("ceilings", "Exact ceiling (accuracy, %)", frame, pd.DataFrame(shown).fillna(say.NOTHING), notes)

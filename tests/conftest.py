@@ -1,0 +1,50 @@
+"""What all tests share: real data where there is some, a cache of their own, one thread, no network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported, so no fixture comes early enough
+torch.set_num_threads(1)
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is read from or written to the user's feature cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DUAL_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of the real corpora; a test that needs it is skipped where it is absent."""
+    named = os.environ.get("DUAL_BENCH_DATA")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real corpora: {folder} is absent; name the folder with DUAL_BENCH_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def another_process() -> Callable[[str], str]:
+    """Run Python code in a fresh process that hashes strings otherwise; gives what it prints."""
+
+    def run(code: str) -> str:
+        environment = {**os.environ, "PYTHONHASHSEED": "4321"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, check=True, env=environment, encoding="utf-8"
+        )
+        return done.stdout
+
+    return run

@@ -1,0 +1,149 @@
+"""Made runs: small run folders written through the real store, with scores drawn from known skills."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dual_bench.store import (
+    SCHEMA_VERSION,
+    CeilingPoint,
+    CorpusInfo,
+    Provenance,
+    RunFolder,
+    RunInfo,
+    prediction_table,
+    text_table,
+)
+from dual_bench.types import CLEAN, Condition, Utterance
+
+NOTE = "Artificial pairing: voices and words were joined by label."
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a made run holds; the defaults are a small classification."""
+
+    models: tuple[str, ...] = ("dual", "text-only", "audio-vision")
+    regimes: tuple[str, ...] = ("clean", "mixed")
+    corruptions: tuple[str, ...] = ("word-drop", "utterance-drop")
+    rates: tuple[float, ...] = (0.5, 1.0)
+    draws: int = 2
+    seeds: int = 3
+    clusters: int = 8
+    utterances: int = 48
+    transcripts: tuple[str, ...] = ("whisper",)
+    classes: tuple[str, ...] = ("anger", "joy", "neutral")
+    notes: tuple[str, ...] = (NOTE,)
+    name: str = "made"
+    cluster_prefix: str = "dialogue"
+
+    @property
+    def regression(self) -> bool:
+        return not self.classes
+
+    def conditions(self) -> list[Condition]:
+        noisy = itertools.product(self.corruptions, self.rates, range(self.draws))
+        return [
+            CLEAN,
+            *itertools.starmap(Condition, noisy),
+            *(Condition(f"transcript:{n}", 1.0) for n in self.transcripts),
+        ]
+
+    def corpus(self) -> list[Utterance]:
+        rng = np.random.default_rng(0)
+        targets = (
+            rng.uniform(-3, 3, self.utterances)
+            if self.regression
+            else rng.integers(len(self.classes), size=self.utterances)
+        )
+        return [
+            Utterance(
+                f"u{i:04}", "test", f"{self.cluster_prefix}{i % self.clusters:02}", "s", "some words of text", float(t)
+            )
+            for i, t in enumerate(targets)
+        ]
+
+
+def lost_share(condition: Condition) -> float:
+    """How much of the words a condition takes from the made models."""
+    return 0.3 if condition.corruption.startswith("transcript:") else condition.rate
+
+
+def made_scores(made: Made, model: int, seed: int, regime: str, corpus: Sequence[Utterance]) -> np.ndarray:
+    """(conditions, N, K): dual leans on text a little, text-only wholly, audio-vision not at all."""
+    rng = np.random.default_rng([model, seed, len(regime)])
+    truth = np.array([u.target for u in corpus])
+    clean, gone = [(0.85, 0.6), (0.7, 0.35), (0.65, 0.65), (0.8, 0.5), (0.5, 0.5), (0.45, 0.45)][model % 6]
+    gone += 0.05 if regime == "mixed" and gone < clean else 0.0
+    luck, wrong = rng.random(len(truth)), rng.integers(1, max(len(made.classes), 2), len(truth))
+    skills = [clean + (gone - clean) * lost_share(c) ** 1.3 for c in made.conditions()]
+    if made.regression:
+        return np.stack([(truth * s + (1 - s) * 3 * (luck - 0.5))[:, None] for s in skills])
+    chosen = [np.where(luck < s, truth, (truth + wrong) % len(made.classes)).astype(int) for s in skills]
+    return np.stack([np.eye(len(made.classes))[c] for c in chosen])
+
+
+def measured(made: Made) -> pd.DataFrame:
+    """What was measured on the texts, condition after condition."""
+    rng = np.random.default_rng(7)
+    share = np.concatenate([np.full(made.utterances, lost_share(c)) for c in made.conditions()])
+    words = np.tile(rng.integers(2, 9, made.utterances), len(made.conditions()))
+    errors = rng.binomial(words, share)
+    rate = errors / words
+    return pd.DataFrame({"wer": rate, "cer": rate * 0.9, "dropped": rate, "words": words, "errors": errors})
+
+
+def info_of(made: Made, cells: Sequence[str]) -> RunInfo:
+    plan = {"name": made.name, "dataset": "made", "models": list(made.models), "regimes": list(made.regimes)}
+    plan |= {"corruptions": list(made.corruptions), "rates": list(made.rates), "draws": made.draws, "seeds": made.seeds}
+    plan |= {"root_seed": 0, "metric": "mae" if made.regression else "accuracy"}
+    corpus = CorpusInfo(
+        name=made.name, task="regression" if made.regression else "classification", classes=made.classes,
+        low=-3 if made.regression else None, high=3 if made.regression else None,
+        counts={"train": 100, "validation": 40, "test": made.utterances}, folds=1, clusters=made.clusters,
+        fingerprint="f" * 64, licence="CC0", notes=made.notes, transcripts=made.transcripts,
+    )  # fmt: skip
+    where = [("clean", 0.0), *itertools.product(made.corruptions, made.rates)]
+    ceilings = [
+        CeilingPoint(modalities=m, corruption=c, rate=r, accuracy=0.95 - cost * r)
+        for m, cost in (("audio+vision+text", 0.2), ("text", 0.6), ("audio+vision", 0.0))
+        for c, r in where
+    ]
+    made_by = Provenance(
+        dual_bench="0", commit=None, dirty=None, python="3", platform="p", packages={"numpy": "2"}, device="cpu",
+        threads=1, jobs=1, command=f"dual-bench run made --name {made.name}", started="2024-01-01T00:00:00+00:00",
+    )  # fmt: skip
+    floors = {"mae": 1.5, "pearson-r": None} if made.regression else {"accuracy": 0.36, "uar": 1 / 3}
+    return RunInfo(
+        schema_version=SCHEMA_VERSION, status="complete", name=made.name, digest="d" * 64, plan=plan, corpus=corpus,
+        cells=tuple(cells), floors=floors, ceilings=() if made.regression else tuple(ceilings),
+        encoders={"text": "letters"}, provenance=made_by,
+    )  # fmt: skip
+
+
+def write(folder: Path, made: Made) -> RunFolder:
+    """Write the whole run folder of ``made``."""
+    run, corpus, conditions, facts = RunFolder(folder), made.corpus(), made.conditions(), measured(made)
+    run.write_texts(text_table(conditions, [u.id for u in corpus], ["text"] * len(facts), facts))
+    grid = list(itertools.product(range(len(made.models)), made.regimes, range(made.seeds)))
+    for i, (model, regime, seed) in enumerate(grid):
+        scores = made_scores(made, model, seed, regime, corpus)
+        who = {"model": made.models[model], "variant": "", "regime": regime, "seed": seed, "fold": "official"}
+        table = prediction_table({"cell": digest(i), **who}, conditions, corpus, scores, facts)
+        history = tuple({"task": 1 / (e + 1), "validation": 1.2 / (e + 1) + 0.02 * e * (seed + 1)} for e in range(12))
+        run.write_cell(
+            table, digest=digest(i), **who, parameters=1000 + model, best_epoch=5 + seed, history=history,
+            seconds_fit=1.0, seconds_predict=0.1, device="cpu", threads=1,
+        )  # fmt: skip
+    run.write_info(info_of(made, [digest(i) for i in range(len(grid))]))
+    return run
+
+
+def digest(cell: int) -> str:
+    return f"{cell:04x}" * 16

@@ -1,0 +1,185 @@
+"""The command line as a person meets it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny import write_corpus
+from typer.testing import CliRunner, Result
+
+from dual_bench.cli import app
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "--models",
+    "dual:width=8,text-only:width=8",
+    "--seeds",
+    "2",
+    "--draws",
+    "2",
+    "--rates",
+    "0,1",
+    "--epochs",
+    "2",
+]
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def refused(*arguments: str | Path) -> str:
+    """The one sentence on stderr of a call that is the user's mistake."""
+    result = invoke(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("dual-bench: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    return write_corpus(tmp_path)
+
+
+def test_run_ends_with_a_report_and_says_where(manifest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = invoke("run", "--dataset", manifest, *SMALL, "--out", out, "--jobs", 1)
+    assert result.exit_code == 0, result.output
+    assert str(out / "index.html") in result.stdout.replace("\n", "")
+    for part in ("index.html", "report.md", "run.json", "texts.parquet"):
+        assert (out / part).stat().st_size > 0
+    assert list((out / "tables").glob("*.csv"))
+    assert list((out / "figures").glob("*.svg"))
+    before = {p: p.read_bytes() for p in (out / "tables").iterdir()}
+    again = invoke("report", out)
+    assert again.exit_code == 0, again.output
+    assert {p: p.read_bytes() for p in (out / "tables").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["--models", "daul"], "did you mean 'dual'?"),
+        (["--corruptions", "word-dorp"], "did you mean 'word-drop'?"),
+        (["--dataset", "synthetik"], "did you mean 'synthetic'?"),
+        (["--metric", "acuracy"], "did you mean 'accuracy'?"),
+        (["--models", "dual:sdn=off"], "did you mean 'sdm'?"),
+        (["--models", "dual:sdm=perhaps"], "model 'dual': sdm:"),
+        (["--models", "dual,dual:sdm=on"], "is the same as another"),
+        (["--rates", "0,1.5"], "rates.1: Input should be less than or equal to 1 (found 1.5)"),
+        (["--rates", "0,half"], "expected numbers in [0, 1]"),
+        (["--regimes", "cleen"], "regimes.0"),
+        (["--seeds", "0"], "seeds"),
+        (["--draws", "-1"], "draws"),
+        (["--device", "gpu"], "unknown device 'gpu'"),
+        (["--dataset", "nowhere.csv"], "nowhere.csv is missing"),
+        (["--dataset", "mosi-752", "--data", "nowhere"], "nowhere/mosi_utterance/mosi_utterance.npz is missing"),
+        (["--name", "a/b"], "name"),
+    ],
+)
+def test_a_slip_gets_one_sentence_and_leaves_nothing(
+    arguments: list[str], found: str, manifest: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    given = arguments if "--dataset" in arguments else ["--dataset", str(manifest), *arguments]
+    assert found in refused("run", *given, "--out", out)
+    assert not out.exists()
+
+
+def test_a_study_that_does_not_exist_offers_the_nearest() -> None:
+    assert "did you mean 'default'?" in refused("run", "defualt")
+
+
+def test_a_study_file_with_an_unknown_key_offers_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('name = "mine"\ndataset = "synthetic"\nmodels = ["dual"]\nseedz = 3\n')
+    assert "unknown setting 'seedz'; did you mean 'seeds'?" in refused("run", tmp_path / "mine.toml")
+    (tmp_path / "mine.toml").write_text("name = \n")
+    assert "is not TOML" in refused("run", tmp_path / "mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda t: t.drop(columns="cluster"), "column 'cluster' is missing"),
+        (lambda t: t.replace("vision.npy", "visoin.npy"), "visoin.npy is missing"),
+        (lambda t: t[t["split"] != "validation"], "the validation split is empty"),
+        (lambda t: t.assign(label=t["label"].where(t.index != 95, "gald")), "label 'gald' is outside the task"),
+        (lambda t: t.assign(audio_file="broken.npy"), "audio of utterance 'u00' holds NaN"),
+    ],
+)
+def test_a_broken_manifest_gets_one_sentence_and_leaves_nothing(
+    change: object, found: str, manifest: Path, tmp_path: Path
+) -> None:
+    import numpy as np
+
+    np.save(tmp_path / "broken.npy", np.full((96, 2), np.nan, np.float32))
+    assert callable(change)
+    change(pd.read_csv(manifest)).to_csv(manifest, index=False)
+    assert found in refused("run", "--dataset", manifest, *SMALL, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_another_plan_or_of_something_else_is_refused(manifest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    call = ["run", "--dataset", str(manifest), *SMALL, "--out", str(out), "--jobs", "1"]
+    assert invoke(*call).exit_code == 0
+    assert "belongs to another plan" in refused(*call, "--root-seed", "1")
+    assert "is not a dual-bench run" in refused(*call[:-4], "--out", tmp_path)
+    assert "expected a folder that `dual-bench run` wrote" in refused("report", tmp_path)
+
+
+def test_list_shows_every_part_by_kind() -> None:
+    shown = invoke("list").stdout
+    for part in ("synthetic", "dual", "word-drop", "accuracy"):
+        assert part in shown
+    assert "word-drop" not in invoke("list", "models").stdout
+    assert "did you mean 'models'?" in refused("list", "modles")
+
+
+def test_a_checkout_runs_without_being_installed() -> None:
+    shown = subprocess.run(
+        [sys.executable, "cli.py", "list", "models"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "audio-vision" in shown.stdout
+
+
+def test_help_and_list_do_not_import_torch() -> None:
+    code = "import sys; from dual_bench.cli import app\ntry: app({})\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    for call in (["--help"], ["list"]):
+        shown = subprocess.run([sys.executable, "-c", code.format(call)], capture_output=True, text=True, check=True)
+        assert shown.stdout.strip().endswith("False")
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_tables_as_an_unbroken_one(manifest: Path, tmp_path: Path) -> None:
+    def command(out: str) -> list[str]:
+        longer = [*SMALL[:-1], "6"]
+        return [sys.executable, "-m", "dual_bench.cli", "run", "--dataset", str(manifest), *longer, "--out", out]
+
+    environment = os.environ | {"COLUMNS": "200"}
+    process = subprocess.Popen(
+        command("killed"), cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    cells = tmp_path / "killed" / "cells"
+    while not list(cells.glob("*.json")):
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    survived = {p.name: p.stat().st_mtime_ns for p in cells.glob("*.parquet") if (cells / f"{p.stem}.json").exists()}
+    assert 1 <= len(survived) < 8
+
+    for out in ("killed", "unbroken"):
+        subprocess.run(command(out), cwd=tmp_path, env=environment, capture_output=True, check=True)
+    assert {name: (cells / name).stat().st_mtime_ns for name in survived} == survived
+    for part in ("cells/*.parquet", "texts.parquet", "tables/*.csv"):
+        found = [{p.name: p.read_bytes() for p in (tmp_path / out).glob(part)} for out in ("killed", "unbroken")]
+        assert found[0] == found[1]
+        assert found[0]

