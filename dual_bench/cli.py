@@ -51,7 +51,9 @@ def _listed(text: str) -> Any:
 def run(
     study: Annotated[str, typer.Argument(help="A study file, or the name of one that comes along.")] = "default",
     dataset: Annotated[str | None, typer.Option(help="A corpus from `dual-bench list`, or your manifest.csv.")] = None,
-    models: Annotated[Many, _listed("Models, the first is the reference; NAME:setting=value; 'all'")] = None,
+    models: Annotated[
+        Many, _listed("Models, NAME or NAME:setting=value, or 'all'; compared with dual, or else with the first")
+    ] = None,
     regimes: Annotated[Many, _listed("What the model sees in training: clean, mixed")] = None,
     corruptions: Annotated[Many, _listed("What happens to the test words")] = None,
     rates: Annotated[Many, _listed("Nominal rates in [0, 1]")] = None,

@@ -10,6 +10,7 @@ Undefined is NaN: no utterance, no variance, no class.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -30,6 +31,14 @@ class Metric:
     definition: str
     statistics: Callable[[FloatArray, FloatArray], FloatArray]
     value: Callable[[FloatArray], FloatArray]
+    low: float = 0.0
+    high: float = 1.0
+    """The range of the metric."""
+
+    @property
+    def is_share(self) -> bool:
+        """Whether people read it in percent and percentage points."""
+        return (self.low, self.high) == (0.0, 1.0)
 
     def __call__(self, truth: FloatArray, scores: FloatArray) -> float:
         """The metric over all utterances given."""
@@ -145,9 +154,25 @@ def _seven(truth: FloatArray, scores: FloatArray) -> FloatArray:
     return np.stack([same, np.ones(len(truth))], axis=1).astype(float)
 
 
-MAE = Metric("mae", "MAE", "regression", False, "mean absolute error, in units of the label", _absolute_error, _share)
+MAE = Metric(
+    "mae",
+    "MAE",
+    "regression",
+    False,
+    "mean absolute error, in units of the label",
+    _absolute_error,
+    _share,
+    high=math.inf,
+)
 PEARSON_R = Metric(
-    "pearson-r", "Pearson r", "regression", True, "Pearson correlation of prediction and truth", _moments, _pearson
+    "pearson-r",
+    "Pearson r",
+    "regression",
+    True,
+    "Pearson correlation of prediction and truth",
+    _moments,
+    _pearson,
+    low=-1.0,
 )
 ACC2_HAS0 = Metric(
     "acc2-has0", "Acc-2 (has 0)", "regression", True,

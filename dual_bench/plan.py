@@ -47,7 +47,7 @@ class Plan(BaseModel):
     question: str = ""
     dataset: str
     models: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Specs, ``name`` or ``name:setting=value,…``; the first is the reference of every comparison."""
+    """Specs, ``name`` or ``name:setting=value,…``; the reference of every comparison is ``dual``, or else the first."""
     regimes: Annotated[tuple[Regime, ...], Field(min_length=1)] = ("clean", "mixed")
     corruptions: tuple[str, ...] = ("word-drop", "utterance-drop")
     rates: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)

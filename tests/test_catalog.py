@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from dual_bench.catalog import (
 )
 from dual_bench.plan import load_corpus
 from dual_bench.seeding import generator, seed_of, torch_stream
-from dual_bench.types import UserError
+from dual_bench.types import SPLITS, UserError
 
 ENTRIES = [pytest.param(catalog, name, id=name) for catalog in CATALOGS.values() for name in catalog.entries]
 
@@ -153,6 +154,43 @@ def test_a_corpus_refuses_a_setting_that_it_does_not_have(name: str, setting: st
         load_corpus(f"{name}:{setting}=x", tmp_path)
 
 
+def small_manifest(folder: Path) -> Path:
+    lines = [f"u{i},{split},c{i},s,hello,{'ab'[i % 2]}" for i, split in enumerate(SPLITS * 2)]
+    path = folder / "own.csv"
+    path.write_text("\n".join(["id,split,cluster,speaker,text,label", *lines]))
+    return path
+
+
+@pytest.mark.parametrize("spec", ["manifest:path={}", "manifest:path={},licence=mine", "manifest:licence=mine,path={}"])
+def test_a_manifest_can_be_named_by_its_path_or_as_a_setting(tmp_path: Path, spec: str) -> None:
+    path = small_manifest(tmp_path)
+    expected = load_corpus(str(path), tmp_path)
+    found = load_corpus(spec.format(path), tmp_path)
+    assert found.fingerprint == expected.fingerprint
+    assert found.licence == ("mine" if "mine" in spec else expected.licence)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("composite:sed=1", "composite: unknown setting 'sed'; did you mean 'seed'"),
+        ("ravdess:fold=6", "ravdess: unknown setting 'fold'; did you mean 'folds'"),
+        ("ravdess:folds=19", "ravdess: folds: .*less than or equal to 18"),
+        ("mosi-752:seed=1", "mosi-752: unknown setting 'seed'"),
+        ("ravdes", "unknown corpus 'ravdes'; did you mean 'ravdess'"),
+    ],
+)
+def test_a_slip_in_the_name_or_settings_of_a_corpus_is_named(tmp_path: Path, spec: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_corpus(spec, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mosi-752", "ravdess", "composite"])
+def test_a_real_corpus_that_is_not_there_says_where_it_was_looked_for(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=rf"{tmp_path}/.* is missing; name the folder .* --data or DUAL_BENCH_DATA"):
+        load_corpus(name, tmp_path)
+
+
 # -------------------------------------------------------------------------------------------------- seeds
 
 parts = st.one_of(st.text(max_size=6), st.integers())
@@ -195,7 +233,7 @@ def test_a_torch_stream_leaves_the_global_generator_as_it_was() -> None:
     before = torch.random.get_rng_state()
     with torch_stream("weights", 1):
         first = torch.rand(4)
-    with pytest.raises(ZeroDivisionError), torch_stream("weights", 1):
+    with suppress(ZeroDivisionError), torch_stream("weights", 1):
         second = torch.rand(4)
         raise ZeroDivisionError
     with torch_stream("weights", 2):

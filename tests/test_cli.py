@@ -152,7 +152,13 @@ def test_a_checkout_runs_without_being_installed() -> None:
 
 
 def test_help_and_list_do_not_import_torch() -> None:
-    code = "import sys; from dual_bench.cli import app\ntry: app({})\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    code = """
+import sys
+from dual_bench.cli import app
+try: app({})
+except SystemExit: pass
+print('torch' in sys.modules)
+"""
     for call in (["--help"], ["list"]):
         shown = subprocess.run([sys.executable, "-c", code.format(call)], capture_output=True, text=True, check=True)
         assert shown.stdout.strip().endswith("False")

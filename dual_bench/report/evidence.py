@@ -14,11 +14,11 @@ from dual_bench import seeding
 from dual_bench.catalog import METRICS, format_settings, parse_spec
 from dual_bench.metrics import Metric
 from dual_bench.stats.contrasts import Contrast, compare
-from dual_bench.stats.curves import Estimate, curve, key, point
+from dual_bench.stats.curves import Estimate, curve, key, of_metric, point
 from dual_bench.stats.frame import Cube, cube, system_name
 from dual_bench.stats.resampling import Weights, interval, resample
 from dual_bench.store import CellInfo, Run
-from dual_bench.types import TRANSCRIPT_PREFIX, FloatArray
+from dual_bench.types import TRANSCRIPT_PREFIX
 
 RESAMPLES = 2_000
 LEVEL = 0.95
@@ -101,16 +101,14 @@ class Evidence:
         """A metric of one system under one condition of ``places``."""
         source = self.ends[(metric or self.metric).name]
         value, sample = point(source, key(system, regime, place.corruption, place.rate), self.weights)
-        return self._estimate(value, sample)
+        return of_metric(source.metric, value, sample, self.weights, LEVEL)
 
     def loss(self, system: str, regime: str, place: Place) -> Estimate:
         """How much worse the primary metric is there than on clean text, paired: positive is a loss."""
         sign = 1 if self.metric.higher_is_better else -1
         clean, clean_sample = point(self.cube, key(system, regime, "clean", 0.0), self.weights)
         noisy, noisy_sample = point(self.cube, key(system, regime, place.corruption, place.rate), self.weights)
-        return self._estimate(sign * (clean - noisy), sign * (clean_sample - noisy_sample))
-
-    def _estimate(self, value: float, sample: FloatArray) -> Estimate:
+        value, sample = sign * (clean - noisy), sign * (clean_sample - noisy_sample)
         return Estimate(value, interval(value, sample, self.weights, LEVEL))
 
     def floor(self, metric: Metric | None = None) -> float:

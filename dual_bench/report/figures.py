@@ -117,13 +117,13 @@ def _canvas(rows: int, columns: int, height: float, sharey: bool = True) -> tupl
 
 
 def _scaled(evidence: Evidence, values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.asarray(values, float) * (100 if say.is_share(evidence.metric) else 1)
+    return np.asarray(values, float) * (100 if evidence.metric.is_share else 1)
 
 
 def _axis_label(evidence: Evidence) -> str:
     metric = evidence.metric
     direction = "" if metric.higher_is_better else "\nlower is better"
-    return f"{metric.title}{' (%)' if say.is_share(metric) else ''}{direction}"
+    return f"{metric.title}{' (%)' if metric.is_share else ''}{direction}"
 
 
 def _legend(figure: Figure, handles: Sequence[Artist]) -> None:

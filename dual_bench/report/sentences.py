@@ -20,11 +20,6 @@ NOTHING = "–"
 # ----------------------------------------------------------------------------------------------- numbers
 
 
-def is_share(metric: Metric) -> bool:
-    """Whether the metric is a share in [0, 1], which people read in percent and points."""
-    return metric.task == "classification" or metric.name.startswith("acc")
-
-
 def fixed(value: float, decimals: int) -> str:
     """A rounded number with a true minus sign and no negative zero.
 
@@ -46,7 +41,7 @@ def noun(metric: Metric) -> str:
 
 def number(value: float, metric: Metric) -> str:
     """A value of the metric, or a difference of two, without its unit."""
-    return fixed(100 * value, 1) if is_share(metric) else fixed(value, 3)
+    return fixed(100 * value, 1) if metric.is_share else fixed(value, 3)
 
 
 def span(low: float, high: float, metric: Metric) -> str:
@@ -60,12 +55,12 @@ def bracket(interval: Interval, metric: Metric) -> str:
 
 def level(estimate: Estimate, metric: Metric) -> str:
     """``85.2 % (83.1 to 87.0)``."""
-    return f"{number(estimate.value, metric)}{' %' if is_share(metric) else ''} {bracket(estimate.interval, metric)}"
+    return f"{number(estimate.value, metric)}{' %' if metric.is_share else ''} {bracket(estimate.interval, metric)}"
 
 
 def gap(value: float, interval: Interval, metric: Metric) -> str:
     """A difference: ``12.3 points (10.0 to 14.5)``."""
-    return f"{number(value, metric)}{' points' if is_share(metric) else ''} {bracket(interval, metric)}"
+    return f"{number(value, metric)}{' points' if metric.is_share else ''} {bracket(interval, metric)}"
 
 
 def cell(estimate: Estimate, metric: Metric) -> str:
@@ -163,7 +158,7 @@ def described(evidence: Evidence, regime: str) -> Iterator[str]:
     metric = evidence.metric
     for place in evidence.places:
         values = [f"{s} {number(evidence.at(s, regime, place).value, metric)}" for s in evidence.trained(regime)]
-        unit = " (%)" if is_share(metric) else ""
+        unit = " (%)" if metric.is_share else ""
         yield f"Measured {noun(metric)}{unit} on {place.label}, without intervals: {', '.join(values)}."
 
 
@@ -237,7 +232,7 @@ def versus(contrast: Contrast, metric: Metric) -> str:
         return f"{text}; it was not tested."
     adjusted = f"adjusted p {'' if contrast.p_adjusted < 0.001 else '= '}{p_value(contrast.p_adjusted)}"
     if contrast.verdict == "undecided":
-        unit = " points" if is_share(metric) else ""
+        unit = " points" if metric.is_share else ""
         seen = f"{number(contrast.detectable, metric)}{unit}"
         return f"{text}: undecided ({adjusted}); the design could have seen a difference of {seen}, before correction."
     return f"{text}: {contrast.left} is {contrast.verdict} ({adjusted})."

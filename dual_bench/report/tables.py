@@ -89,7 +89,7 @@ def _notes(estimates: Iterable[Estimate]) -> tuple[str, ...]:
 
 
 def _heading(metric: Metric) -> str:
-    unit = " (%)" if say.is_share(metric) else ""
+    unit = " (%)" if metric.is_share else ""
     return f"{metric.title}{unit}{'' if metric.higher_is_better else ', lower is better'}"
 
 
@@ -171,8 +171,8 @@ def _kept(evidence: Evidence, system: str, regime: str, place: Place) -> dict[st
 
 
 def _kept_heading(name: str, metric: Metric) -> str:
-    unit = " (%)" if name.startswith("retention") or (say.is_share(metric) and name != "lost") else ""
-    points = " (points)" if name == "lost" and say.is_share(metric) else ""
+    unit = " (%)" if name.startswith("retention") or (metric.is_share and name != "lost") else ""
+    points = " (points)" if name == "lost" and metric.is_share else ""
     return f"{name[:1].upper()}{name[1:]}{unit}{points}"
 
 
@@ -203,7 +203,7 @@ def comparisons(evidence: Evidence) -> Table | None:
                 "trained": c.regime,
                 "quantity": quantity(c.quantity),
                 "comparison": f"{c.left} − {c.right}",
-                f"difference{' (points)' if say.is_share(metric) else ''}": say.cell(
+                f"difference{' (points)' if metric.is_share else ''}": say.cell(
                     Estimate(c.estimate, c.interval), metric
                 ),
                 "p": say.p_value(c.p),

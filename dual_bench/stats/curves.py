@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dual_bench.metrics import Metric
 from dual_bench.stats.frame import Cube, Key
 from dual_bench.stats.resampling import Interval, Weights, estimate, interval, replicates
 from dual_bench.types import FloatArray
@@ -63,14 +64,14 @@ def curve(
     found = []
     for rate in rates(cube, corruption):
         value, sample = point(cube, key(system, regime, corruption, rate), weights)
-        found.append((rate, _estimate(value, sample, weights, level)))
+        found.append((rate, of_metric(cube.metric, value, sample, weights, level)))
     return found
 
 
 def area(cube: Cube, system: str, regime: str, corruption: str, weights: Weights, level: float = 0.95) -> Estimate:
     """Mean height of the degradation curve by the trapezoid rule, in the metric's own units."""
     value, sample = area_point(cube, system, regime, corruption, weights)
-    return _estimate(value, sample, weights, level)
+    return of_metric(cube.metric, value, sample, weights, level)
 
 
 def retention(
@@ -101,6 +102,13 @@ def retention(
         )
     bottom = f"the floor of {title} is undefined" if np.isnan(floor) else f"clean {title} is not better than the floor"
     return plain, ratio(floor, bottom)
+
+
+def of_metric(metric: Metric, value: float, sample: FloatArray, weights: Weights, level: float = 0.95) -> Estimate:
+    """Value and interval of the metric itself, whose interval ends where the metric does."""
+    found = _estimate(value, sample, weights, level)
+    low, high = np.clip([found.interval.low, found.interval.high], metric.low, metric.high)
+    return Estimate(value, replace(found.interval, low=float(low), high=float(high)))
 
 
 def _estimate(value: float, sample: FloatArray, weights: Weights, level: float, reason: str = "undefined") -> Estimate:
