@@ -46,7 +46,7 @@ class TrainingSettings(BaseModel):
 
     epochs: Annotated[int, Field(ge=1)] = 60
     """At most."""
-    patience: Annotated[int, Field(ge=1)] = 8
+    patience: Annotated[int, Field(ge=1)] = 6
     """Epochs without a better validation loss before training stops."""
     batch_size: Annotated[int, Field(ge=1)] = 64
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

@@ -115,6 +115,7 @@ def test_a_key_tells_neighbours_shapes_and_types_apart() -> None:
     numbers = np.arange(6, dtype=np.int32)
     parts: list[list[str | bytes | NDArray[np.generic]]] = [
         ["ab", "c"], ["a", "bc"], ["abc"], ["abc", ""], ["", "abc"], [b"abc"], ["str:3:abc"], [],
+        ["x", "y"], ["xstr:y"], ["xstr:1:y"],
         [numbers], [numbers.reshape(2, 3)], [numbers.reshape(3, 2)], [numbers.astype(np.int64)],
         [numbers.view(np.float32)], [numbers.astype(">i4")], [numbers[:3], numbers[3:]], [numbers.tobytes()],
     ]  # fmt: skip

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise, product
 from types import SimpleNamespace
+from typing import Any
 
 import jiwer
 import numpy as np
@@ -19,7 +21,7 @@ from dual_bench.catalog import CORRUPTIONS
 from dual_bench.corruptions import noise
 from dual_bench.corruptions.measure import Measured, measure
 from dual_bench.corruptions.noise import corrupted, measured, mixed
-from dual_bench.seeding import generator
+from dual_bench.seeding import generator, seed_of
 from dual_bench.types import CLEAN, Condition, Corruption, Utterance
 
 LOSSES = ("word-drop", "utterance-drop")
@@ -97,6 +99,12 @@ def test_the_numbers_drawn_do_not_depend_on_the_rate(name: str, text: str, rate:
     corruption.apply(text, rate, one)
     corruption.apply(text, 0.5, other)
     assert one.bit_generator.state == other.bit_generator.state
+
+
+@every_loss
+def test_rate_zero_loses_nothing_even_to_the_smallest_number(name: str) -> None:
+    smallest: Any = SimpleNamespace(random=lambda size=(): np.zeros(size))
+    assert CORRUPTIONS.load(name).apply("we opened it", 0.0, smallest) == "we opened it"
 
 
 @every_loss
@@ -184,6 +192,14 @@ def test_noise_depends_neither_on_the_order_of_work_nor_on_global_generators() -
     assert forwards == backwards
 
 
+@every_loss
+def test_within_one_draw_what_is_lost_at_a_rate_is_lost_at_every_higher_one(name: str) -> None:
+    for u, draw in product(SPOKEN, range(4)):
+        noisy = [corrupted(u, Condition(name, rate / 10, draw), 0).split() for rate in range(11)]
+        assert (noisy[0], noisy[-1]) == (u.text.split(), [])
+        assert all(is_subsequence(heavier, lighter) for lighter, heavier in pairwise(noisy))
+
+
 def test_noise_differs_between_draws_utterances_seeds_and_corruptions() -> None:
     condition = Condition("word-drop", 0.5)
     made = [corrupted(u, Condition("word-drop", 0.5, d), s) for u in SPOKEN for d in range(3) for s in range(3)]
@@ -196,30 +212,33 @@ def test_noise_differs_between_draws_utterances_seeds_and_corruptions() -> None:
 def test_mixed_texts_come_from_no_test_stream_at_rates_all_over_the_unit_interval(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen: list[tuple[str, float, Hashable]] = []
+    streams: list[int] = []
+    applied: list[tuple[str, float]] = []
+
+    def opened(*key: str | int) -> np.random.Generator:
+        streams.append(seed_of(*key))
+        return generator(*key)
 
     def load(name: str) -> Corruption:
         def spy(text: str, rate: float, rng: np.random.Generator) -> str:
-            seen.append((name, rate, rng.random(4).tobytes()))
+            applied.append((name, rate))
             return text
 
         return Corruption(name, 1, spy)
 
+    monkeypatch.setattr(noise, "generator", opened)
     monkeypatch.setattr(noise, "CORRUPTIONS", SimpleNamespace(load=load))
-    for u in SPOKEN:
-        for k in range(60):
-            mixed(u, LOSSES, k, 0)
-    trained, seen = seen, []
-    for u in SPOKEN:
-        for draw in range(60):
-            for name in LOSSES:
-                corrupted(u, Condition(name, 0.5, draw), 0)
-    assert len({stream for _, _, stream in [*trained, *seen]}) == len(trained) + len(seen) == 900
-    drawn = np.array([rate for _, rate, _ in trained])
+    for u, k in product(SPOKEN, range(60)):
+        mixed(u, LOSSES, k, 0)
+    drawn = np.array([rate for _, rate in applied])
+    names = [name for name, _ in applied]
+    for u, draw, name in product(SPOKEN, range(60), LOSSES):
+        corrupted(u, Condition(name, 0.5, draw), 0)
+    assert len(set(streams)) == len(streams) == 900
     assert (drawn >= 0).all()
     assert (drawn < 1).all()
     assert np.histogram(drawn, bins=10, range=(0, 1))[0].min() >= 15
-    assert 110 < [name for name, _, _ in trained].count("word-drop") < 190
+    assert 110 < names.count("word-drop") < 190
 
 
 @given(text=texts, number=st.integers(0, 50))

@@ -283,6 +283,17 @@ def test_every_other_system_is_compared_on_every_quantity_in_every_regime() -> N
     assert {(c.left, c.metric, c.seeds, c.clusters, c.utterances) for c in found} == {("dual", "accuracy", 3, 8, N)}
 
 
+def test_largest_rates_with_the_same_predictions_are_compared_once() -> None:
+    """At rate 1 two corruptions may both leave no word; a copy must not cost the family a test."""
+    frame = plain(predictions({"dual": 0.6, "concat": 0.5}))
+    drop = frame[frame["corruption"] == "word-drop"]
+    found = contrasts(pd.concat([frame, drop.assign(corruption="zeroed")]))
+    assert [c.quantity for c in found if "1.0" in c.quantity] == ["word-drop 1.0"]
+    other = drop.assign(corruption="zeroed", score_0=drop["score_0"] + (drop["utterance"] == "u00") * 9.0)
+    found = contrasts(pd.concat([frame, other]))
+    assert [c.quantity for c in found if "1.0" in c.quantity] == ["word-drop 1.0", "zeroed 1.0"]
+
+
 def test_a_regime_without_the_reference_has_no_contrast() -> None:
     frame = predictions({"dual": 0.6, "concat": 0.5}, regimes=("clean", "mixed"))
     found = contrasts(frame[(frame["model"] != "dual") | (frame["regime"] == "mixed")])

@@ -354,7 +354,10 @@ def test_provenance_in_a_checkout_has_the_commit_and_whether_files_were_changed(
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     (tmp_path / "provenance.py").write_text("one\n")
+    (tmp_path / "other.txt").touch()
     git("init", "--quiet")
+    git("add", "other.txt")
+    git("commit", "--quiet", "-m", "other")
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
     assert provenance.gather("cpu", 1, 1).commit is None
     git("add", "provenance.py")

@@ -207,7 +207,12 @@ def _uncertainty(evidence: Evidence, what: str) -> str:
 def _degradation_caption(evidence: Evidence, corruption: str) -> str:
     cube = evidence.cube
     means = f"mean over {say.plural(len(cube.seeds), 'training seed')} and {say.plural(cube.draws, 'noise draw')}"
-    bounds = " Dashed grey: exact ceiling of a perfect perceiver." if evidence.ceiling(corruption) else ""
+    bounds = (
+        " Dashed grey: exact ceiling, what a perfect perceiver expects of any such corpus; on one sample of utterances a "
+        "model may lie above it by chance."
+        if evidence.ceiling(corruption)
+        else ""
+    )
     bounds += " Dotted grey: floor, the best constant answer." if np.isfinite(evidence.floor()) else ""
     return (
         f"{evidence.metric.title} when the test text suffers {corruption}. Lines: {means}. "

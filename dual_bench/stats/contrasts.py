@@ -50,7 +50,8 @@ def compare(cube: Cube, reference: str, weights: Weights, level: float = 0.95) -
     """``reference`` (left) against every other system, in every regime that has both.
 
     Quantities: clean; for each corruption with several rates the area under its curve and its largest rate; for each
-    with one rate (a transcript) that condition. Both sides share the resamples, so the differences are paired.
+    with one rate (a transcript) that condition. A largest rate that repeats another's predictions is compared once.
+    Both sides share the resamples, so the differences are paired.
 
     p: two-sided t test of the difference by its bootstrap standard error (``resampling.spread``), and not the share
     of replicates beyond 0, for two reasons. Where seeds make the difference, that share rejected a true null in 15 %
@@ -61,11 +62,14 @@ def compare(cube: Cube, reference: str, weights: Weights, level: float = 0.95) -
     if reference not in cube.systems():
         raise UserError(f"no predictions of '{reference}' to compare with{did_you_mean(reference, cube.systems())}")
     pairs = {(key.system, key.regime) for key in cube.sums}
+    repeated = _repeated(cube)
     found = []
     for regime in cube.regimes():
         if (reference, regime) not in pairs:
             continue
         left = _quantities(cube, reference, regime, weights)
+        for corruption in repeated:
+            left.pop(f"{corruption} {cube.rates(corruption)[-1]}")
         for right in cube.systems():
             if right != reference and (right, regime) in pairs:
                 other = _quantities(cube, right, regime, weights)
@@ -81,6 +85,20 @@ class _Quantity:
     estimate: float
     sample: FloatArray
     draws: int
+
+
+def _repeated(cube: Cube) -> list[str]:
+    """Corruptions whose largest rate is, prediction by prediction, that of another: at rate 1 both leave no word."""
+    pairs = sorted({(key.system, key.regime) for key in cube.sums})
+    several = [name for name in sorted(cube.corruptions()) if len(cube.rates(name)) > 1]
+
+    def same(one: str, other: str) -> bool:
+        ends = (cube.rates(one)[-1], cube.rates(other)[-1])
+        return all(
+            np.array_equal(cube.sums[Key(*pair, one, ends[0])], cube.sums[Key(*pair, other, ends[1])]) for pair in pairs
+        )
+
+    return [name for i, name in enumerate(several) if any(same(earlier, name) for earlier in several[:i])]
 
 
 def _quantities(cube: Cube, system: str, regime: str, weights: Weights) -> dict[str, _Quantity]:
