@@ -208,7 +208,7 @@ def _degradation_caption(evidence: Evidence, corruption: str) -> str:
     cube = evidence.cube
     means = f"mean over {say.plural(len(cube.seeds), 'training seed')} and {say.plural(cube.draws, 'noise draw')}"
     bounds = (
-        " Dashed grey: exact ceiling, what a perfect perceiver expects of any such corpus; on one sample of utterances a "
+        " Dashed grey: exact ceiling, what a perfect perceiver expects of any such corpus; on one sample a "
         "model may lie above it by chance."
         if evidence.ceiling(corruption)
         else ""
