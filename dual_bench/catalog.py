@@ -42,7 +42,7 @@ class Catalog:
         if ":" in name and "." in name.split(":")[0]:
             try:
                 return _resolve(name)
-            except (ImportError, AttributeError) as error:
+            except (ImportError, AttributeError, TypeError) as error:
                 raise UserError(f"{self.kind} '{name}' cannot be loaded: {error}") from error
         raise UserError(f"unknown {self.kind} '{name}'{did_you_mean(name, self.entries)}")
 

@@ -152,9 +152,9 @@ def variants(plan: Plan) -> tuple[Variant, ...]:
 
 def load_corpus(spec: str, data: Path) -> Corpus:
     """The corpus ``spec`` names: a catalogue name with settings, or the path of a manifest CSV."""
-    if spec.endswith(".csv"):
-        return cast(Corpus, DATASETS.load("manifest")(data, path=spec))
     name, settings = parse_spec(spec)
+    if not settings and name.endswith(".csv"):
+        return cast(Corpus, DATASETS.load("manifest")(data, path=name))
     return cast(Corpus, DATASETS.load(name)(data, **settings))
 
 

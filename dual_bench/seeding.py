@@ -21,7 +21,7 @@ def seed_of(*key: str | int) -> int:
     >>> seed_of("a", "bc") == seed_of("ab", "c")
     False
     """
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in key)
+    text = "\x1f".join(f"{type(part).__name__}:{part}".replace("\x1f", "\x1f\x1f") for part in key)
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") >> 1
 
 

@@ -284,7 +284,7 @@ class RunFolder:
                     f"{self.path} belongs to another plan (digest {found[:12]}, this one is {digest[:12]}); "
                     "choose another --out, or remove that folder"
                 )
-        elif self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
+        elif self.path.is_file() or (self.path.is_dir() and any(p.suffix != ".tmp" for p in self.path.iterdir())):
             raise UserError(f"{self.path} exists and is not a dual-bench run; choose another --out")
 
     def info(self) -> RunInfo:

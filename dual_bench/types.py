@@ -150,7 +150,8 @@ class Ragged:
         if not len(lengths) or not lengths.max():
             return cls(np.empty((0, width), np.float32), starts, lengths)
         # copy-on-write, so that torch accepts the array as its own; nothing is ever written to it
-        values = np.memmap(source, np.float32, mode="c").reshape(-1, width)
+        rows = int((starts + lengths).max())
+        values = np.memmap(source, np.float32, mode="c", shape=(rows, width))
         return cls(values, starts, lengths, source)
 
     @property

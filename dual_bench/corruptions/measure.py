@@ -33,7 +33,7 @@ def measure(reference: str, text: str) -> Measured:
         return Measured(math.nan, math.nan, math.nan, 0, len(text.split()))
     if reference == text:
         return Measured(0.0, 0.0, 0.0, words, 0)
-    aligned = jiwer.process_words(reference, text)
+    aligned = jiwer.process_words(" ".join(reference.split()), " ".join(text.split()))
     errors = aligned.substitutions + aligned.deletions + aligned.insertions
     cer = jiwer.process_characters(reference, text).cer
     return Measured(errors / words, float(cer), aligned.deletions / words, words, errors)

@@ -53,7 +53,7 @@ class CompositeSettings(BaseModel):
     """Of the pairing."""
 
 
-def load(data: Path, **settings: object) -> Corpus:
+def load(data: Path, /, **settings: object) -> Corpus:
     """Seven classes; audio (259, 1), vision (1, 35); clusters are actors."""
     chosen = validated(CompositeSettings, settings, "composite")
     names, clips, signals = ravdess.read(data)

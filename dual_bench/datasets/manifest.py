@@ -16,6 +16,7 @@ A feature file is ``.npy``: (rows, d), one step a row, or (rows, T, d); or ``.np
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -45,7 +46,7 @@ class ManifestSettings(BaseModel):
     licence: str = "not stated"
 
 
-def load(data: Path, **settings: object) -> Corpus:
+def load(data: Path, /, **settings: object) -> Corpus:
     """The corpus described by the CSV at ``path``; ``data`` is not needed."""
     chosen = validated(ManifestSettings, settings, "manifest")
     path = Path(chosen.path)
@@ -76,8 +77,12 @@ def _read(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"manifest {path} is missing") from None
+    except OSError as error:
+        raise UserError(f"manifest {path} cannot be read: {error.strerror}") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"manifest {path} is not a UTF-8 CSV: {error}") from None
+    if not isinstance(table.index, pd.RangeIndex):
+        raise UserError(f"manifest {path}: rows have more fields than the header; quote a text that holds a comma")
     needed = ["id", "cluster", "speaker", "text"]
     needed += [f"{m}_row" for m in ("audio", "vision") if f"{m}_file" in table]
     for column in needed:
@@ -86,6 +91,10 @@ def _read(path: Path) -> pd.DataFrame:
     for one, other in (("label", "value"), ("split", "fold")):
         if (one in table) == (other in table):
             raise UserError(f"manifest {path}: expected either a column '{one}' or a column '{other}'")
+    for column in ("id", "cluster", "label"):
+        if column in table and (table[column] == "").any():
+            line = list(table[column]).index("") + 2
+            raise UserError(f"manifest {path}, line {line}: '{column}' is empty")
     if "split" in table:
         for line, split in enumerate(table["split"], start=2):
             if split not in SPLITS:
@@ -113,6 +122,13 @@ def _task(table: pd.DataFrame, chosen: ManifestSettings, path: Path) -> tuple[Ta
         raise UserError(f"manifest {path}: the train split is empty")
     low = chosen.low if chosen.low is not None else float(trained.min())
     high = chosen.high if chosen.high is not None else float(trained.max())
+    outside = (values < low) | (values > high)
+    if outside.any():
+        line = int(np.flatnonzero(outside)[0])
+        raise UserError(
+            f"manifest {path}, line {line + 2}: value {values[line]:g} is outside the task's [{low:g}, {high:g}]; "
+            "name another range with manifest:low=…,high=…"
+        )
     return Task("regression", low=low, high=high), [float(value) for value in values]
 
 
@@ -138,10 +154,14 @@ def _signal(table: pd.DataFrame, modality: Modality, folder: Path) -> Signal:
 
 
 def _inside(folder: Path, name: str, line: int) -> Path:
-    path = (folder / name).resolve()
+    try:
+        path = (folder / name).resolve()
+        found = path.is_file()
+    except (OSError, ValueError) as error:
+        raise UserError(f"manifest line {line}: '{name[:40]}' is not a file name: {error}") from None
     if not path.is_relative_to(folder.resolve()):
         raise UserError(f"manifest line {line}: {name} is outside the manifest's folder")
-    if not path.is_file():
+    if not found:
         raise UserError(f"manifest line {line}: feature file {path} is missing")
     return path
 
@@ -149,8 +169,9 @@ def _inside(folder: Path, name: str, line: int) -> Path:
 def _sequences(path: Path, line: int) -> list[NDArray[np.float32]]:
     """The rows of a feature file, each (T, d)."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays: Mapping[str, NDArray[np.generic]] = loaded if path.suffix == ".npz" else {"values": loaded}
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays: Mapping[str, NDArray[np.generic]] = dict(loaded) if path.suffix == ".npz" else {"values": loaded}
         values = np.asarray(arrays["values"], np.float32)
         if "offsets" in arrays:
             bounds = np.asarray(arrays["offsets"], np.int64)
@@ -161,9 +182,11 @@ def _sequences(path: Path, line: int) -> list[NDArray[np.float32]]:
             return [row[None] for row in values]
         if values.ndim != 3:
             raise ValueError(f"values have shape {values.shape}")
-        lengths = arrays["lengths"] if "lengths" in arrays else np.full(len(values), values.shape[1])
-        return [row[:length] for row, length in zip(values, np.asarray(lengths, np.int64), strict=True)]
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        lengths = np.asarray(arrays.get("lengths", np.full(len(values), values.shape[1])), np.int64)
+        if lengths.shape != (len(values),) or not ((lengths >= 0) & (lengths <= values.shape[1])).all():
+            raise ValueError(f"lengths do not fit values of shape {values.shape}")
+        return [row[:length] for row, length in zip(values, lengths, strict=True)]
+    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"manifest line {line}: {path} is not a feature file: {error}; expected .npy (rows, d) or (rows, T, d), "
             "or .npz with values and lengths or offsets"

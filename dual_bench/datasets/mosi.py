@@ -27,7 +27,7 @@ class MosiSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def load(data: Path, **settings: object) -> Corpus:
+def load(data: Path, /, **settings: object) -> Corpus:
     """Sentiment in [-3, 3]; audio (1, 73) and vision (1, 100) features of a clip; clusters are videos."""
     validated(MosiSettings, settings, "mosi-752")
     with np.load(data_file(data, "mosi_utterance/mosi_utterance.npz"), allow_pickle=False) as arrays:

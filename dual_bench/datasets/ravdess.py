@@ -29,7 +29,7 @@ class RavdessSettings(BaseModel):
     """Actor-disjoint cross-validation; 0 for the official split."""
 
 
-def load(data: Path, **settings: object) -> Corpus:
+def load(data: Path, /, **settings: object) -> Corpus:
     """Eight classes; audio (259, 1), vision (1, 35)."""
     chosen = validated(RavdessSettings, settings, "ravdess")
     classes, utterances, signals = read(data)

@@ -147,7 +147,7 @@ def ceiling(modalities: frozenset[Modality], corruption: str, rate: float) -> fl
     return float(joint.max(axis=0).sum())
 
 
-def load(data: Path, **settings: object) -> Corpus:
+def load(data: Path, /, **settings: object) -> Corpus:
     """Generate the corpus; ``data`` is not needed. UserError where a setting is unknown or out of range."""
     chosen = validated(Settings, settings, "synthetic")
     latent = draw(chosen)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -97,16 +98,19 @@ class FeatureStore:
         os.fsync(descriptor)
         temporary = self._index.with_name(f".index.{os.getpid()}.tmp.npz")
         digests = np.frombuffer(bytes.fromhex("".join(index)), np.uint8).reshape(-1, 32)
-        np.savez(temporary, keys=digests, places=np.array(list(index.values()), np.int64).reshape(-1, 2))
+        with temporary.open("wb") as file:
+            np.savez(file, keys=digests, places=np.array(list(index.values()), np.int64).reshape(-1, 2))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, self._index)
 
     def _read_index(self) -> dict[str, tuple[int, int]]:
         try:
-            with np.load(self._index, allow_pickle=False) as saved:
+            with self._index.open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 digests, places = saved["keys"], saved["places"]
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"the feature cache {self.folder} is damaged ({error}); remove that folder") from error
         size = self._values.stat().st_size if self._values.exists() else 0
         if len(places) and int(places.sum(axis=1).max()) * self.width * 4 > size:
