@@ -89,9 +89,9 @@ def run(
         overrides: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
         if dataset is not None and metric is None:
             overrides["metric"] = ""  # the study's own may not suit this corpus
-        plan = read_plan(study, overrides)
         if epochs is not None:
-            plan = plan.model_copy(update={"training": plan.training.model_copy(update={"epochs": epochs})})
+            overrides["training"] = {"epochs": epochs}
+        plan = read_plan(study, overrides)
         with _progress() as report:
             result = runner.run(plan, data, default_folder(), Path("reports"), out, device, jobs, report)
         screen.print(
@@ -191,6 +191,8 @@ def _explained() -> Iterator[None]:
         _stop(f"{error}", 2)
     except DualBenchError as error:
         _stop(f"{error}", 1)
+    except OSError as error:
+        _stop(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", 1)
     except KeyboardInterrupt:
         _stop("interrupted; what is finished is stored, and the same command goes on from there", 130)
 

@@ -30,7 +30,7 @@ from dual_bench.catalog import (
 from dual_bench.metrics import Metric
 from dual_bench.models.spec import ModelSpec
 from dual_bench.training import TrainingSettings
-from dual_bench.types import CLEAN, TRANSCRIPT_PREFIX, Condition, Corpus, Task, UserError
+from dual_bench.types import CLEAN, TRANSCRIPT_PREFIX, Condition, Corpus, Modality, Task, UserError
 
 Regime = Literal["clean", "mixed"]
 DEFAULT_STUDY = "default"
@@ -87,6 +87,10 @@ class Variant:
     spec: ModelSpec
     settings: BaseModel
 
+    @property
+    def reads(self) -> frozenset[Modality]:
+        return self.spec.reads(self.settings)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -99,9 +103,15 @@ class Cell:
     fold: int
 
     @property
+    def title(self) -> str:
+        """What is trained, for people."""
+        changed = f":{self.variant.changed}" if self.variant.changed else ""
+        return f"{self.variant.model}{changed} {self.regime} seed {self.seed}"
+
+    @property
     def training(self) -> tuple[str, str, str, int, int]:
         """Cells of equal key share their training: words make no difference to a model that reads none."""
-        regime = self.regime if "text" in self.variant.spec.needs else "any"
+        regime = self.regime if "text" in self.variant.reads else "any"
         return self.variant.model, self.variant.changed, regime, self.seed, self.fold
 
 
@@ -131,7 +141,8 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"study {where} is not TOML: {error}") from None
-    return validated(Plan, {**fields, **overrides}, f"study {where}")
+    training = {**fields.get("training", {}), **overrides.get("training", {})}
+    return validated(Plan, {**fields, **overrides, "training": training}, f"study {where}")
 
 
 def variants(plan: Plan) -> tuple[Variant, ...]:
@@ -166,7 +177,7 @@ def metrics_of(task: Task) -> tuple[Metric, ...]:
 def check(plan: Plan, corpus: Corpus) -> Plan:
     """The plan with its primary metric filled in; UserError where plan and corpus do not go together."""
     for variant in variants(plan):
-        missing = sorted(variant.spec.needs - {"text"} - set(corpus.signals))
+        missing = sorted(variant.reads - {"text"} - set(corpus.signals))
         if missing:
             raise UserError(
                 f"model '{variant.model}' needs {' and '.join(missing)}, which '{corpus.name}' does not have"
@@ -175,7 +186,7 @@ def check(plan: Plan, corpus: Corpus) -> Plan:
         CORRUPTIONS.load(name)
     usable = metrics_of(corpus.task)
     name = plan.metric or usable[0].name
-    if METRICS.load(name) not in usable:
+    if METRICS.load(name).task != corpus.task.kind:
         raise UserError(f"metric '{name}' is not for {corpus.task.kind}{did_you_mean(name, [m.name for m in usable])}")
     if "mixed" in plan.regimes and not plan.corruptions:
         raise UserError("regime 'mixed' trains on noisy words; name at least one corruption, or leave it out")

@@ -28,7 +28,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def gather(device: str, threads: int, jobs: int) -> Provenance:
+def gather(device: str, threads: int, jobs: int, sittings: int = 1) -> Provenance:
     """The present environment, as far as results depend on it."""
     commit, dirty = _git_state(Path(__file__).parent)
     return Provenance(
@@ -43,7 +43,14 @@ def gather(device: str, threads: int, jobs: int) -> Provenance:
         jobs=jobs,
         command=shlex.join(["dual-bench", *sys.argv[1:]]),
         started=now(),
+        sittings=sittings,
     )
+
+
+def code(environment: Provenance) -> str:
+    """Short name of the code that makes a result."""
+    commit = f" {environment.commit[:12]}{'+changes' if environment.dirty else ''}" if environment.commit else ""
+    return f"dual-bench {environment.dual_bench}{commit}, torch {environment.packages['torch']}"
 
 
 def _git_state(folder: Path) -> tuple[str | None, bool | None]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from multiprocessing import connection
 from pathlib import Path
@@ -22,12 +23,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from dual_bench import provenance, store, training
+from dual_bench.bounds import ceilings, floors
 from dual_bench.features.audio import LogMel
 from dual_bench.features.cache import FeatureStore, content_key
 from dual_bench.features.text import MiniLM, encode_texts
 from dual_bench.features.vision import FrameDCT
 from dual_bench.models.spec import ModelSpec, parameter_count
-from dual_bench.plan import Cell, Plan, cells, check, load_corpus, metrics_of, plan_digest
+from dual_bench.plan import Cell, Plan, cells, check, load_corpus, plan_digest, variants
 from dual_bench.training import Examples, Inputs, Queries
 from dual_bench.types import Condition, Corpus, FloatArray, IntArray, Modality, Ragged, Task
 from dual_bench.words import Words, words_of
@@ -91,6 +93,23 @@ def work(job: Job) -> Outcome:
 # --------------------------------------------------------------------------------------------- a run
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with its corpus, everything encoded; ``encoded`` items were encoded only now."""
+
+    plan: Plan
+    corpus: Corpus
+    device: str
+    encoders: dict[str, str]
+    wanted: tuple[Cell, ...]
+    digest: str
+    folder: store.RunFolder
+    conditions: tuple[Condition, ...]
+    words: Words
+    inputs: Inputs
+    encoded: int
+
+
 def run(
     plan: Plan,
     data: Path,
@@ -103,10 +122,41 @@ def run(
 ) -> RunResult:
     """Do what is still to do of ``plan``, in ``out`` or ``reports/<name>-<digest>``.
 
-    UserError before anything is written, where plan, corpus, features or folder are at fault.
+    ``jobs`` processes, 0 for one a core (one alone on an accelerator). UserError before anything is written, where
+    plan, corpus, features or folder are at fault.
     """
+    ready = _prepare(plan, data, cache, reports, out, training.resolve_device(device), report)
+    if not jobs:
+        jobs = len(os.sched_getaffinity(0)) if ready.device == "cpu" and hasattr(os, "sched_getaffinity") else 1
+    folder = ready.folder
+    pending = [cell for cell in ready.wanted if folder.finished(cell.digest) is None]
+    result = RunResult(folder.path, len(pending), len(ready.wanted) - len(pending), ready.encoded)
+    earlier = folder.info() if folder.run_file.exists() else None
+    if earlier is not None and earlier.status == "complete" and not pending:
+        return result
+    sittings = 1 + (earlier.provenance.sittings if earlier else 0)
+    environment = provenance.gather(ready.device, _THREADS, jobs, sittings)
+    info = _describe(ready, environment)
+    began = time.perf_counter()
+    folder.write_info(info)
+    ids = [ready.corpus.utterances[i].id for i in ready.words.tested]
+    folder.write_texts(store.text_table(ready.conditions, ids, ready.words.test_texts, ready.words.table))
+    try:
+        _work_off(ready, pending, jobs, environment, report)
+    except BaseException as error:
+        problem = f"{type(error).__name__}: {error}".removesuffix(": ")
+        folder.write_info(info.model_copy(update={"status": "failed", "problem": problem}))
+        raise
+    ended = environment.model_copy(update={"ended": provenance.now(), "seconds": time.perf_counter() - began})
+    folder.write_info(info.model_copy(update={"status": "complete", "provenance": ended}))
+    return result
+
+
+def _prepare(
+    plan: Plan, data: Path, cache: Path, reports: Path, out: Path | None, device: str, report: Report
+) -> Prepared:
+    """Load, check and encode; nothing is written but the feature cache."""
     report("corpus", 0, 0, plan.dataset)
-    device = training.resolve_device(device)
     corpus = load_corpus(plan.dataset, data)
     plan = check(plan, corpus)
     encoders: dict[Modality, LogMel | FrameDCT] = {"audio": LogMel(), "vision": FrameDCT()}
@@ -122,34 +172,52 @@ def run(
     signals = {m: _encoded(corpus, m, encoders[m], cache, report) for m in encoders}
     report("words", 0, 0, "noisy texts")
     words = words_of(plan, corpus, conditions)
-    report("words", 0, 0, f"{len(words.texts)} distinct texts to MiniLM")
-    text, encoded_texts = encode_texts(words.texts, text_encoder, cache)
-    inputs = Inputs(signals["audio"][0], signals["vision"][0], text)
-
-    jobs = jobs or (len(os.sched_getaffinity(0)) if device == "cpu" and hasattr(os, "sched_getaffinity") else 1)
-    info = _describe(plan, corpus, wanted, digest, names, conditions, provenance.gather(device, _THREADS, jobs))
-    began = time.perf_counter()
-    folder.write_info(info)
-    folder.write_texts(
-        store.text_table(conditions, [corpus.utterances[i].id for i in words.tested], words.test_texts, words.table)
+    detail = f"{len(words.texts)} distinct texts to MiniLM"
+    text, encoded_texts = encode_texts(
+        words.texts, text_encoder, cache, lambda done, total: report("words", done, total, detail)
     )
-    pending = [cell for cell in wanted if folder.finished(cell.digest) is None]
-    done = len(wanted) - len(pending)
-    report("models", done, len(wanted), "")
-    try:
-        with _executor(jobs, len(pending)) as executor:
-            for group, outcome, queries in _outcomes(executor, plan, corpus, inputs, words, pending, device):
-                for cell in group:
-                    _store_cell(folder, cell, corpus, words, conditions, outcome, queries, device)
-                    done += 1
-                    report("models", done, len(wanted), f"{cell.variant.model} {cell.variant.changed}".strip())
-    except BaseException as error:
-        folder.write_info(info.model_copy(update={"status": "failed", "problem": f"{type(error).__name__}: {error}"}))
-        raise
-    ended = info.provenance.model_copy(update={"ended": provenance.now(), "seconds": time.perf_counter() - began})
-    folder.write_info(info.model_copy(update={"status": "complete", "provenance": ended}))
+    inputs = Inputs(signals["audio"][0], signals["vision"][0], text)
+    for variant in variants(plan):  # settings that cannot be built are found before anything is written
+        training.build(variant.spec, variant.settings, inputs.widths, corpus.task, "check")
     encoded = encoded_texts + sum(count for _, count in signals.values())
-    return RunResult(folder.path, len(pending), len(wanted) - len(pending), encoded)
+    return Prepared(plan, corpus, device, names, wanted, digest, folder, conditions, words, inputs, encoded)
+
+
+def _work_off(
+    ready: Prepared, pending: Sequence[Cell], jobs: int, environment: store.Provenance, report: Report
+) -> None:
+    """Train, predict and store the pending cells; those that share their training together."""
+    in_order = sorted(pending, key=lambda cell: (cell.seed, cell.training, cell.regime))
+    groups = [list(group) for _, group in groupby(in_order, key=lambda cell: cell.training)]
+    waiting = {group[0].digest: group[0].title for group in groups}
+    done, total = len(ready.wanted) - len(pending), len(ready.wanted)
+    with _executor(jobs, len(groups)) as executor:
+        running = jobs if executor else 1
+        report("models", done, total, ", ".join(list(waiting.values())[:running]))
+        for group, outcome, queries in _outcomes(executor, groups, partial(_job, ready)):
+            for cell in group:
+                _store_cell(ready, cell, outcome, queries, environment)
+            done += len(group)
+            del waiting[group[0].digest]
+            report("models", done, total, ", ".join(list(waiting.values())[:running]))
+
+
+def _outcomes(
+    executor: Executor | None, groups: Sequence[list[Cell]], job_of: Callable[[Cell], Job]
+) -> Iterator[tuple[list[Cell], Outcome, Queries]]:
+    """The outcome of each group of cells that share their training, in the order they finish."""
+    if executor is None:
+        for group in groups:
+            job = job_of(group[0])
+            yield group, work(job), job.queries
+        return
+    futures: dict[Future[Outcome], tuple[list[Cell], Queries]] = {}
+    for group in groups:
+        job = job_of(group[0])
+        futures[executor.submit(work, job)] = (group, job.queries)
+    for future in as_completed(futures):
+        group, queries = futures[future]
+        yield group, future.result(), queries
 
 
 def _encoded(
@@ -174,32 +242,8 @@ def _encoded(
     return FeatureStore(folder, encoder.width).ensure(keys, encode)
 
 
-def _outcomes(
-    executor: Executor | None,
-    plan: Plan,
-    corpus: Corpus,
-    inputs: Inputs,
-    words: Words,
-    pending: Sequence[Cell],
-    device: str,
-) -> Iterator[tuple[list[Cell], Outcome, Queries]]:
-    """Work off the pending cells; those that share their training come together, in the order they finish."""
-    in_order = sorted(pending, key=lambda cell: (cell.seed, cell.training, cell.regime))
-    groups = [list(group) for _, group in groupby(in_order, key=lambda cell: cell.training)]
-    parcels = [(group, _job(plan, corpus, inputs, words, group[0], device)) for group in groups]
-    if executor is None:
-        for group, job in parcels:
-            yield group, work(job), job.queries
-        return
-    futures: dict[Future[Outcome], tuple[list[Cell], Queries]] = {}
-    for group, job in parcels:
-        futures[executor.submit(work, job)] = (group, job.queries)
-    for future in as_completed(futures):
-        group, queries = futures[future]
-        yield group, future.result(), queries
-
-
-def _job(plan: Plan, corpus: Corpus, inputs: Inputs, words: Words, cell: Cell, device: str) -> Job:
+def _job(ready: Prepared, cell: Cell) -> Job:
+    plan, corpus, words = ready.plan, ready.corpus, ready.words
     fold = corpus.folds[cell.fold]
     return Job(
         cell.variant.spec,
@@ -207,11 +251,11 @@ def _job(plan: Plan, corpus: Corpus, inputs: Inputs, words: Words, cell: Cell, d
         (plan.root_seed, *cell.training),
         corpus.task,
         plan.training,
-        inputs,
+        ready.inputs,
         _examples(corpus, fold.train, words.training[cell.regime]),
         _examples(corpus, fold.validation, words.validation[cell.regime]),
         _queries(words.test[:, fold.test], fold.test),
-        device,
+        ready.device,
     )
 
 
@@ -225,17 +269,9 @@ def _queries(texts: IntArray, rows: IntArray) -> Queries:
     return Queries(pairs[:, 1], pairs[:, 0])
 
 
-def _store_cell(
-    folder: store.RunFolder,
-    cell: Cell,
-    corpus: Corpus,
-    words: Words,
-    conditions: Sequence[Condition],
-    outcome: Outcome,
-    queries: Queries,
-    device: str,
-) -> None:
+def _store_cell(ready: Prepared, cell: Cell, outcome: Outcome, queries: Queries, environment: store.Provenance) -> None:
     """Spread the scores over the conditions, join the labels, write."""
+    corpus, words, conditions = ready.corpus, ready.words, ready.conditions
     fold = corpus.folds[cell.fold]
     texts = words.test[:, fold.test]
     # the pairs were sorted by (text, utterance): one number a pair, in that order, finds each of them
@@ -256,7 +292,7 @@ def _store_cell(
     table = store.prediction_table(
         names, conditions, [corpus.utterances[i] for i in fold.test], scores, words.table.iloc[rows]
     )
-    folder.write_cell(
+    ready.folder.write_cell(
         table,
         digest=cell.digest,
         model=cell.variant.model,
@@ -269,21 +305,15 @@ def _store_cell(
         history=outcome.fit.history,
         seconds_fit=outcome.fit.seconds,
         seconds_predict=outcome.seconds_predict,
-        device=device,
-        threads=_THREADS,
+        device=environment.device,
+        threads=environment.threads,
+        code=provenance.code(environment),
     )
 
 
-def _describe(
-    plan: Plan,
-    corpus: Corpus,
-    wanted: Sequence[Cell],
-    digest: str,
-    encoders: dict[str, str],
-    conditions: Sequence[Condition],
-    provenance: store.Provenance,
-) -> store.RunInfo:
+def _describe(ready: Prepared, environment: store.Provenance) -> store.RunInfo:
     """``run.json`` before the first cell."""
+    plan, corpus = ready.plan, ready.corpus
     task = corpus.task
     parts = {"train": "train", "validation": "validation", "test": "test"}
     tested = {corpus.utterances[i].cluster for fold in corpus.folds for i in fold.test}
@@ -305,50 +335,15 @@ def _describe(
         schema_version=store.SCHEMA_VERSION,
         status="running",
         name=plan.name,
-        digest=digest,
+        digest=ready.digest,
         plan=plan.model_dump(mode="json"),
         corpus=info,
-        cells=tuple(cell.digest for cell in wanted),
+        cells=tuple(cell.digest for cell in ready.wanted),
         floors=floors(corpus),
-        ceilings=ceilings(corpus, conditions),
-        encoders=encoders,
-        provenance=provenance,
+        ceilings=ceilings(corpus, ready.conditions),
+        encoders=ready.encoders,
+        provenance=environment,
     )
-
-
-def floors(corpus: Corpus) -> dict[str, float | None]:
-    """Each metric of the best constant: the majority class, or the median, of each fold's training part."""
-    targets = np.array([u.target for u in corpus.utterances])
-    truth, scores = [], []
-    for fold in corpus.folds:
-        if corpus.task.kind == "classification":
-            counts = np.bincount(targets[fold.train].astype(int), minlength=corpus.task.outputs)
-            constant = (counts == counts.max()).astype(float)
-        else:
-            constant = np.array([np.median(targets[fold.train])])
-        truth.append(targets[fold.test])
-        scores.append(np.tile(constant, (len(fold.test), 1)))
-    found = {m.name: m(np.concatenate(truth), np.concatenate(scores)) for m in metrics_of(corpus.task)}
-    return {name: None if np.isnan(value) else value for name, value in found.items()}
-
-
-def ceilings(corpus: Corpus, conditions: Sequence[Condition]) -> tuple[store.CeilingPoint, ...]:
-    """Exact Bayes accuracy of every subset of modalities at every condition, where the corpus knows it."""
-    if corpus.ceiling is None:
-        return ()
-    subsets: list[tuple[Modality, ...]] = [
-        ("audio",), ("vision",), ("text",), ("audio", "vision"), ("audio", "text"), ("vision", "text"),
-        ("audio", "vision", "text"),
-    ]  # fmt: skip
-    points = []
-    for subset in subsets:
-        for name, rate in sorted({(c.corruption, c.rate) for c in conditions}):
-            accuracy = corpus.ceiling(frozenset(subset), name, rate)
-            if not np.isnan(accuracy):
-                points.append(
-                    store.CeilingPoint(modalities="+".join(subset), corruption=name, rate=rate, accuracy=accuracy)
-                )
-    return tuple(points)
 
 
 # ----------------------------------------------------------------------------------------- processes
@@ -365,9 +360,10 @@ def _executor(jobs: int, count: int) -> Iterator[Executor | None]:
         try:
             yield pool
         except BaseException:
+            workers = list(pool._processes.values())  # shutdown forgets them
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(pool._processes.values()):
-                process.terminate()
+            for worker in workers:
+                worker.terminate()
             raise
 
 

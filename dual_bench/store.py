@@ -113,6 +113,9 @@ class Provenance(_Record):
     started: str
     ended: str | None = None
     seconds: float | None = None
+    """Of this sitting."""
+    sittings: int = 1
+    """How often the run was begun or taken up again; the rest tells of the last time."""
 
 
 class RunInfo(_Record):
@@ -127,7 +130,7 @@ class RunInfo(_Record):
     cells: tuple[str, ...]
     """Digests of all cells of the plan, done or not."""
     floors: dict[str, float | None]
-    """Each metric of the best constant prediction (majority class or median of the training part); None: undefined."""
+    """Each metric of the constant prediction that is best on the training part; None: undefined."""
     ceilings: tuple[CeilingPoint, ...]
     encoders: dict[str, str]
     provenance: Provenance
@@ -152,6 +155,8 @@ class CellInfo(_Record):
     seconds_predict: float
     device: str
     threads: int
+    code: str
+    """Versions of dual-bench and torch, and the commit, that made it."""
     rows: int
     sha256: str
 
@@ -255,6 +260,11 @@ def prediction_table(
     return pa.table(columns)
 
 
+def _existing(path: Path) -> Path:
+    """The path itself, or its nearest ancestor that is there."""
+    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """One folder of results; every path in it has its name here."""
@@ -277,13 +287,17 @@ class RunFolder:
 
     def claim(self, digest: str) -> None:
         """UserError if the folder holds anything but a run of the plan with this digest."""
-        if self.run_file.exists():
+        if self.run_file.is_file():
             found = self.info().digest
             if found != digest:
                 raise UserError(
                     f"{self.path} belongs to another plan (digest {found[:12]}, this one is {digest[:12]}); "
                     "choose another --out, or remove that folder"
                 )
+        elif not os.access(_existing(self.path), os.W_OK) or not _existing(self.path).is_dir():
+            raise UserError(
+                f"{self.path} cannot be written: {_existing(self.path)} is no writable folder; choose another --out"
+            )
         elif self.path.is_file() or (self.path.is_dir() and any(p.suffix != ".tmp" for p in self.path.iterdir())):
             raise UserError(f"{self.path} exists and is not a dual-bench run; choose another --out")
 

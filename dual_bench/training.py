@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -143,11 +143,12 @@ class Resident:
         self._sequences: dict[Modality, tuple[Tensor, Tensor, Tensor]] = {}
         for modality in MODALITIES:
             ragged: Ragged = getattr(inputs, modality)
-            values = ragged.values
             if modality in reads and modality != "text":
-                values = standardised(ragged, train)
+                ragged = standardised(ragged, train)
+            elif device != "cpu":  # on the CPU a memory map will do
+                ragged = ragged.compact()
             self._sequences[modality] = (
-                torch.from_numpy(values).to(device),
+                torch.from_numpy(ragged.values).to(device),
                 torch.from_numpy(ragged.starts).to(device),
                 torch.from_numpy(ragged.lengths).to(device),
             )
@@ -175,15 +176,14 @@ class Resident:
         return values[torch.where(mask, starts[rows][:, None] + steps, 0)], mask
 
 
-def standardised(ragged: Ragged, train: IntArray) -> NDArray[np.float32]:
-    """All rows, each feature with mean 0 and standard deviation 1 over the valid steps of the training part."""
-    steps = np.concatenate([ragged[int(i)] for i in train])
+def standardised(ragged: Ragged, train: IntArray) -> Ragged:
+    """The same sequences, each feature with mean 0 and standard deviation 1 over the steps of the training part."""
+    ragged, steps = ragged.compact(), ragged.select(train).compact().values
     if not len(steps):
-        return ragged.values
+        return ragged
     mean, spread = steps.mean(axis=0, dtype=np.float64), steps.std(axis=0, dtype=np.float64)
     scale = np.where(spread > 1e-6, spread, 1.0)
-    scaled: NDArray[np.float32] = ((ragged.values - mean) / scale).astype(np.float32)
-    return scaled
+    return replace(ragged, values=((ragged.values - mean) / scale).astype(np.float32))
 
 
 def build(spec: ModelSpec, settings: BaseModel, widths: Widths, task: Task, *stream: str | int) -> nn.Module:

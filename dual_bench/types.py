@@ -170,6 +170,13 @@ class Ragged:
     def select(self, rows: IntArray) -> Ragged:
         return Ragged(self.values, self.starts[rows], self.lengths[rows], self.source)
 
+    def compact(self) -> Ragged:
+        """The same sequences end to end in an array of their own, in memory."""
+        ends = np.cumsum(self.lengths)
+        starts = ends - self.lengths
+        rows = np.repeat(self.starts - starts, self.lengths) + np.arange(int(self.lengths.sum()))
+        return Ragged(np.asarray(self.values)[rows], starts, self.lengths)
+
     def __reduce__(self) -> tuple[object, ...]:
         if self.source is None:
             return Ragged, (self.values, self.starts, self.lengths)

@@ -10,15 +10,15 @@ import pandas as pd
 
 from dual_bench.corruptions.noise import corrupted, measured, mixed
 from dual_bench.plan import Plan
-from dual_bench.types import Condition, Corpus, IntArray
+from dual_bench.types import SPLITS, Condition, Corpus, IntArray
 
 
 @dataclass(frozen=True)
 class Words:
     """Every text of a study as row numbers of ``rows``: what is read in training, and in testing.
 
-    ``training[regime]`` (V, N) and ``validation[regime]`` (V', N) for all N utterances of the corpus;
-    ``test`` (conditions, N), -1 where an utterance never tests; ``table`` has what was measured on the test texts,
+    ``training[regime]`` (V, N) and ``validation[regime]`` (V', N) for all N utterances of the corpus, and ``test``
+    (conditions, N), each -1 where an utterance is never read so; ``table`` has what was measured on the test texts,
     condition after condition, for the utterances ``tested`` (M,).
     """
 
@@ -39,13 +39,24 @@ def words_of(plan: Plan, corpus: Corpus, conditions: Sequence[Condition]) -> Wor
         return [number.setdefault(text, len(number)) for text in texts]
 
     utterances = corpus.utterances
+    trained, chosen_on, tested = (
+        np.unique(np.concatenate([getattr(fold, part) for fold in corpus.folds])) for part in SPLITS
+    )
+
+    def noisy_texts(utterance_rows: IntArray, numbers: range) -> IntArray:
+        found = np.full((len(numbers), len(utterances)), -1, np.int64)
+        for place, number in enumerate(numbers):
+            found[place, utterance_rows] = rows(
+                mixed(utterances[i], plan.corruptions, number, plan.root_seed) for i in utterance_rows
+            )
+        return found
+
     clean = np.array([rows(u.text for u in utterances)], np.int64)
     training_rows, validation_rows = {"clean": clean}, {"clean": clean}
     if "mixed" in plan.regimes:
-        count, chosen = plan.training.noisy_texts, plan.training.noisy_validation_texts
-        pool = [rows(mixed(u, plan.corruptions, k, plan.root_seed) for u in utterances) for k in range(count + chosen)]
-        training_rows["mixed"], validation_rows["mixed"] = np.array(pool[:count]), np.array(pool[count:])
-    tested = np.unique(np.concatenate([fold.test for fold in corpus.folds]))
+        count = plan.training.noisy_texts
+        training_rows["mixed"] = noisy_texts(trained, range(count))
+        validation_rows["mixed"] = noisy_texts(chosen_on, range(count, count + plan.training.noisy_validation_texts))
     references = [utterances[i].text for i in tested]
     noisy = [[corrupted(utterances[i], condition, plan.root_seed) for i in tested] for condition in conditions]
     test = np.full((len(conditions), len(utterances)), -1, np.int64)

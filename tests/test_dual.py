@@ -162,3 +162,21 @@ def test_widths_narrow_and_widen_in_equal_steps_of_whole_heads() -> None:
     assert widths_between(64, 16, 3, 4) == [64, 48, 32, 16]
     assert widths_between(16, 64, 3, 4) == [16, 32, 48, 64]
     assert all(width % 4 == 0 for width in widths_between(50, 7, 3, 4))
+
+
+@pytest.mark.parametrize(("audio", "vision"), [(1, 1), (9, 1), (1, 9)])
+def test_features_without_time_leave_nothing_to_align_and_the_gradient_whole(audio: int, vision: int) -> None:
+    """Averages over a clip have no differences; directions of rounding residues must not steer the training."""
+    model = dual().train()
+    output = model(batch(audio=audio, vision=vision))
+    assert output.auxiliary == {}
+
+
+def test_steps_that_hardly_differ_do_not_blow_up_the_gradient() -> None:
+    model, given = dual().train(), batch(audio=9, vision=9)
+    still = torch.cat([given.vision[:, :1]] * 9, dim=1) + 1e-6 * given.vision
+    output = model(Batch(given.audio, given.audio_mask, still, given.vision_mask, given.text, given.text_mask))
+    weight, loss = output.auxiliary["dynamic_alignment"]
+    (weight * loss).backward()
+    norm = sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None) ** 0.5
+    assert norm < 100

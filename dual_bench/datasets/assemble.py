@@ -78,7 +78,7 @@ def assemble(
         _check_target(task, utterance)
     for modality, signal in signals.items():
         _check_signal(modality, signal, ids)
-    notes = (*notes, *_shared_clusters(utterances, folds))
+    notes = (*notes, *_shared(utterances, folds))
     words = json.dumps([name, asdict(task), [asdict(u) for u in utterances]], sort_keys=True)
     parts = [part for fold in folds for part in (fold.name, fold.train, fold.validation, fold.test)]
     signal_keys = [
@@ -89,16 +89,19 @@ def assemble(
     return Corpus(name, task, tuple(utterances), dict(signals), folds, licence, fingerprint, notes, ceiling)
 
 
-def _shared_clusters(utterances: Sequence[Utterance], folds: tuple[Fold, ...]) -> tuple[str, ...]:
-    """A note for the report, where a fold tests on clusters that it has trained or chosen on."""
-    shared: set[str] = set()
-    for fold in folds:
-        seen = {utterances[i].cluster for i in np.concatenate([fold.train, fold.validation])}
-        shared |= seen & {utterances[i].cluster for i in fold.test}
-    if not shared:
-        return ()
-    example = f"Clusters of the test part ({len(shared)}, such as '{min(shared)}')"
-    return (f"{example} are in training or validation too: scores may be too high.",)
+def _shared(utterances: Sequence[Utterance], folds: tuple[Fold, ...]) -> list[str]:
+    """Notes for the report, where a fold tests on clusters or speakers that it has trained or chosen on."""
+    notes = []
+    for what in ("cluster", "speaker"):
+        names = [getattr(utterance, what) for utterance in utterances]
+        both: set[str] = set()
+        for fold in folds:
+            seen = {names[i] for i in np.concatenate([fold.train, fold.validation])}
+            both |= seen & {names[i] for i in fold.test} - {""}
+        if both:
+            example = f"{what.capitalize()}s of the test part ({len(both)}, such as '{min(both)}')"
+            notes.append(f"{example} are in training or validation too: scores may be too high for new {what}s.")
+    return notes
 
 
 def _check_target(task: Task, utterance: Utterance) -> None:

@@ -39,10 +39,11 @@ class ManifestSettings(BaseModel):
 
     path: str
     classes: str = ""
-    """Class names joined by ``|``, in the order of the scores; by default the sorted labels of the training split."""
+    """Class names joined by ``|``, in the order of the scores; by default the sorted labels of the training split, or
+    of all folds."""
     low: float | None = None
     high: float | None = None
-    """Range of the value; by default that of the training split."""
+    """Range of the value; by default that of the training split. With folds it has to be named."""
     licence: str = "not stated"
 
 
@@ -113,6 +114,11 @@ def _task(table: pd.DataFrame, chosen: ManifestSettings, path: Path) -> tuple[Ta
                     f"manifest {path}, line {line}: label '{label}' is outside the task{did_you_mean(label, names)}"
                 )
         return Task("classification", tuple(names)), [float(names.index(label)) for label in table["label"]]
+    if "fold" in table and (chosen.low is None or chosen.high is None):
+        raise UserError(
+            f"manifest {path}: in a cross-validation every value tests once, so the range cannot be read off them; "
+            "name it with manifest:low=…,high=…"
+        )
     values = pd.to_numeric(table["value"], errors="coerce").to_numpy(float)
     if not np.isfinite(values).all():
         line = int(np.flatnonzero(~np.isfinite(values))[0])

@@ -8,7 +8,7 @@ the encoder's 256 tokens are cut there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,15 @@ def check_weights(path: Path, expected: str) -> None:
         )
 
 
-def encode_texts(texts: Sequence[str], encoder: MiniLM, cache: Path) -> tuple[Ragged, int]:
+def encode_texts(
+    texts: Sequence[str],
+    encoder: MiniLM,
+    cache: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Ragged, int]:
     """Token embeddings of ``texts`` in their order, and how many distinct ones were encoded now.
+
+    ``progress`` is told how many of how many texts are encoded.
 
     The last bits of an embedding depend on the batch it was computed in. So batches are made from the whole set,
     in one order, and the key of a text names its batch: a set has the same bytes whatever was encoded before it.
@@ -78,7 +85,9 @@ def encode_texts(texts: Sequence[str], encoder: MiniLM, cache: Path) -> tuple[Ra
     keys = [content_key(batch_keys[i // _BATCH], text) for i, text in enumerate(distinct)]
 
     def encode(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        for number in sorted({position // _BATCH for position in positions}):
+        numbers = sorted({position // _BATCH for position in positions})
+        for count, number in enumerate(numbers):
+            progress(count * _BATCH, len(numbers) * _BATCH)
             for offset, tokens in enumerate(encoder(batches[number])):
                 yield number * _BATCH + offset, tokens
 

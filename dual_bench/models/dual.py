@@ -14,12 +14,15 @@ public. Symbols (utterance index left out; T steps on the common clock, width d,
     6. decoder             m = [x^a_L; x^v_L];  L layers of cross-attention to [null; W F^t], each widening; mean; head
     7. loss                task + lambda_s static + lambda_d dynamic
 
-Where the figure leaves something open, this is the choice, and a setting where a study may want to vary it:
+Where the figure leaves something open, this is the choice. Departing from DUAL.md, two of them are no settings, for
+want of a plausible alternative: the first step of SDM, and the linear form of R_l.
 
 * SDM: h_0, c_0 and f^a_0 are zero.
 * Without SDM (or VDM) the width of d^a (d^v) goes to the static path: 2d channels instead of d, of which the first d
   are aligned. Without either module there is no pair (d^a, d^v), hence no dynamic alignment.
-* Alignment negatives: the other steps of the same utterance (``negatives = "time"``) or of the batch.
+* Alignment negatives: the other steps of the same utterance (``negatives = "time"``) or of the batch. Utterances
+  whose voice or face has fewer than two steps (features averaged over a clip) have no time to align: they are left
+  out of both losses, and where a corpus has no others neither loss is there.
 * E_l is a pre-norm transformer block over time, then a linear narrowing; sinusoidal positions are added to x_0
   (``time_mixing = off``: neither attention nor positions, so no step sees another but through SDM and VDM).
 * R_l is a linear projection of the other encoder's input to the next width.
@@ -41,9 +44,9 @@ from torch import Tensor, nn
 
 from dual_bench.models.layers import (
     Attention,
+    AttentionSettings,
     Block,
     FeedForward,
-    ModelSettings,
     WithNull,
     masked_mean,
     positions,
@@ -56,7 +59,7 @@ from dual_bench.types import MODALITIES, Batch, Modality, Output, Task, Widths
 TextPath = Literal["decoder", "early", "late", "concat", "none"]
 
 
-class DualSettings(ModelSettings):
+class DualSettings(AttentionSettings):
     """Switches and sizes of DUAL; the names are those of DUAL.md."""
 
     nonlinear_alignment: bool = True
@@ -67,11 +70,10 @@ class DualSettings(ModelSettings):
     sentiment_residual: bool = True
     text_path: TextPath = "decoder"
     width: Annotated[int, Field(ge=4)] = 32
-    """d, a multiple of ``heads``."""
+    """d."""
     steps: Annotated[int, Field(ge=2)] = 16
     """T."""
     layers: Annotated[int, Field(ge=1)] = 3
-    heads: Annotated[int, Field(ge=1)] = 4
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     time_mixing: bool = True
     lambda_s: Annotated[float, Field(ge=0)] = 0.1
@@ -167,7 +169,7 @@ class Dual(nn.Module):
     def __init__(self, widths: Widths, task: Task, settings: DualSettings) -> None:
         super().__init__()
         s = self.settings = settings
-        self.modalities: frozenset[Modality] = frozenset(MODALITIES if s.text_path != "none" else ("audio", "vision"))
+        self.modalities = modalities(s)
         self.text_enters_late = s.text_path != "early"
         d = s.width
         self.static_a = StaticPath(widths.audio, d if s.sdm else 2 * d, s.steps, s.nonlinear_alignment)
@@ -219,18 +221,15 @@ class Dual(nn.Module):
         difference_a = self.sdm(a) if self.sdm is not None else None
         difference_v = visual_differential(v) if s.vdm else None
         auxiliary = {}
-        if self.training and s.static_alignment and s.lambda_s:
-            loss = alignment_loss(a[..., :d], v[..., :d], s.temperature, s.negatives)
-            auxiliary["static_alignment"] = (s.lambda_s, loss)
-        if (
-            self.training
-            and s.dynamic_alignment
-            and s.lambda_d
-            and difference_a is not None
-            and difference_v is not None
-        ):
-            loss = alignment_loss(difference_a, difference_v, s.temperature, s.negatives)
-            auxiliary["dynamic_alignment"] = (s.lambda_d, loss)
+        # a modality of one step is the same at every bin: there is no time to align
+        moving = (batch.audio_mask.sum(dim=1) > 1) & (batch.vision_mask.sum(dim=1) > 1)
+        if self.training and bool(moving.any()):
+            if s.static_alignment and s.lambda_s:
+                loss = alignment_loss(a[moving, :, :d], v[moving, :, :d], s.temperature, s.negatives)
+                auxiliary["static_alignment"] = (s.lambda_s, loss)
+            if s.dynamic_alignment and s.lambda_d and difference_a is not None and difference_v is not None:
+                loss = alignment_loss(difference_a[moving], difference_v[moving], s.temperature, s.negatives)
+                auxiliary["dynamic_alignment"] = (s.lambda_d, loss)
         a = a if difference_a is None else torch.cat([a, difference_a], dim=2)
         v = v if difference_v is None else torch.cat([v, difference_v], dim=2)
         if self.clock is not None:
@@ -252,4 +251,9 @@ class Dual(nn.Module):
         return masked_mean(*self.words(text, mask))
 
 
-SPEC = ModelSpec("dual", DualSettings, Dual, frozenset(MODALITIES))
+def modalities(settings: DualSettings) -> frozenset[Modality]:
+    """All three, but for the text path ``none``."""
+    return frozenset(MODALITIES) - ({"text"} if settings.text_path == "none" else set())
+
+
+SPEC = ModelSpec("dual", DualSettings, Dual, modalities)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -9,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from dual_bench.models.layers import ModelSettings, masked_mean
-from dual_bench.models.spec import ModelSpec
+from dual_bench.models.spec import ModelSpec, always
 from dual_bench.types import MODALITIES, Batch, Modality, Output, Task, Widths
 
 
@@ -36,4 +37,4 @@ class Concat(nn.Module):
         return Output(self.mlp(torch.cat(means, dim=1)))
 
 
-CONCAT = ModelSpec("concat", ConcatSettings, Concat, frozenset(MODALITIES))
+CONCAT = ModelSpec("concat", ConcatSettings, Concat, partial(always, frozenset(MODALITIES)))

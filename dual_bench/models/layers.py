@@ -6,9 +6,10 @@ B utterances, T steps, d features. A mask (B, T) is true where a step is valid; 
 from __future__ import annotations
 
 import math
+from typing import Annotated, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 
@@ -16,6 +17,19 @@ class ModelSettings(BaseModel):
     """Base of every model's settings: unknown keys are refused, values never change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AttentionSettings(ModelSettings):
+    """Settings of a model with attention: a width that its heads can share."""
+
+    width: Annotated[int, Field(ge=4)]
+    heads: Annotated[int, Field(ge=1)] = 4
+
+    @model_validator(mode="after")
+    def _shared(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
+        return self
 
 
 def time_grid(sequence: Tensor, mask: Tensor, steps: int) -> Tensor:
@@ -53,8 +67,6 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, source: int, heads: int) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"attention: width {width} is not a multiple of {heads} heads")
         self.heads = heads
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(source, 2 * width)

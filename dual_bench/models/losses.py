@@ -8,6 +8,8 @@ from torch.nn import functional
 
 from dual_bench.types import Task
 
+_SHORT = 1e-2
+
 
 def task_loss(task: Task, logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Cross-entropy of logits (B, K) against class numbers (B,), or L1 of (B, 1) against values (B,)."""
@@ -20,12 +22,13 @@ def alignment_loss(a: Tensor, v: Tensor, temperature: float, negatives: str = "t
     """Symmetric InfoNCE over time of two sequences (B, T, d) on one clock (DUAL.md, section 4).
 
     S_ij = cos(a_i, v_j) / temperature; the positive of row i is column i, and so for columns. ``negatives`` are the
-    other steps of the same utterance ("time"), or every other step of the batch ("batch").
+    other steps of the same utterance ("time"), or every other step of the batch ("batch"). A step shorter than 0.01
+    has no direction to speak of: its cosines shrink with it instead of blowing its gradient up.
     """
     if negatives == "batch":
         a, v = a.reshape(1, -1, a.shape[-1]), v.reshape(1, -1, v.shape[-1])
-    similarity = functional.normalize(a.float(), dim=-1) @ functional.normalize(v.float(), dim=-1).transpose(1, 2)
-    similarity = similarity / temperature
+    a, v = (functional.normalize(x.float(), dim=-1, eps=_SHORT) for x in (a, v))
+    similarity = a @ v.transpose(1, 2) / temperature
     rows = similarity.log_softmax(dim=2).diagonal(dim1=1, dim2=2)
     columns = similarity.log_softmax(dim=1).diagonal(dim1=1, dim2=2)
     return -torch.cat([rows, columns]).mean()

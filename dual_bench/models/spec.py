@@ -19,8 +19,13 @@ class ModelSpec:
     name: str
     settings: type[ModelSettings]
     build: Callable[[Widths, Task, Any], nn.Module]
-    needs: frozenset[Modality]
-    """Modalities that a corpus must have for this model."""
+    reads: Callable[[Any], frozenset[Modality]]
+    """The modalities that a model with these settings reads, and a corpus must have."""
+
+
+def always(modalities: frozenset[Modality], settings: ModelSettings) -> frozenset[Modality]:
+    """``reads`` of a model that reads the same modalities whatever its settings; for ``functools.partial``."""
+    return modalities
 
 
 def parameter_count(module: nn.Module) -> int:

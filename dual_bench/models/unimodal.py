@@ -13,17 +13,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dual_bench.models.layers import Block, ModelSettings, WithNull, masked_mean, positions, time_grid
-from dual_bench.models.spec import ModelSpec
+from dual_bench.models.layers import AttentionSettings, Block, WithNull, masked_mean, positions, time_grid
+from dual_bench.models.spec import ModelSpec, always
 from dual_bench.types import Batch, Modality, Output, Task, Widths
 
 
-class SequenceSettings(ModelSettings):
-    """Sizes; ``width`` is a multiple of ``heads``."""
-
+class SequenceSettings(AttentionSettings):
     width: Annotated[int, Field(ge=4)] = 64
     steps: Annotated[int, Field(ge=1)] = 16
-    heads: Annotated[int, Field(ge=1)] = 4
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
@@ -79,7 +76,7 @@ class SequenceModel(nn.Module):
 
 
 def _spec(name: str, *reads: Modality) -> ModelSpec:
-    return ModelSpec(name, SequenceSettings, partial(SequenceModel, reads), frozenset(reads))
+    return ModelSpec(name, SequenceSettings, partial(SequenceModel, reads), partial(always, frozenset(reads)))
 
 
 TEXT_ONLY = _spec("text-only", "text")
