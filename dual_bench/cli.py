@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ from rich.progress import (
 from rich.table import Table
 
 from dual_bench.catalog import CATALOGS, did_you_mean, split_specs
+from dual_bench.study import questions
 from dual_bench.types import DualBenchError, UserError
 
 if TYPE_CHECKING:
@@ -109,18 +111,35 @@ def report(folder: Annotated[Path, typer.Argument(help="A folder that `dual-benc
 
 @app.command("list")
 def list_parts(
-    kind: Annotated[str | None, typer.Argument(help="corpora, models, corruptions or metrics.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="corpora, models, corruptions, metrics or studies.")] = None,
 ) -> None:
-    """Show the corpora, models, corruptions and metrics there are."""
+    """Show the corpora, models, corruptions, metrics and studies there are."""
     with _explained():
-        if kind is not None and kind not in CATALOGS:
-            raise UserError(f"nothing to list under '{kind}'{did_you_mean(kind, CATALOGS)}")
-        for title, catalog in CATALOGS.items():
+        shelves = {title: {n: e.summary for n, e in catalog.entries.items()} for title, catalog in CATALOGS.items()}
+        shelves["studies"] = questions()
+        if kind is not None and kind not in shelves:
+            raise UserError(f"nothing to list under '{kind}'{did_you_mean(kind, shelves)}")
+        for title, parts in shelves.items():
             if kind in (None, title):
                 table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
-                for part, entry in catalog.entries.items():
-                    table.add_row(f"[bold]{part}[/bold]", entry.summary)
+                for part, summary in parts.items():
+                    table.add_row(f"[bold]{escape(part)}[/bold]", escape(summary))
                 screen.print(table, "")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        screen.print(metadata.version("dual-bench"))
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """How much does an emotion model lean on the words, and what happens when they are noisy, wrong or gone?"""
 
 
 def _joined(values: Many) -> list[str] | None:

@@ -11,7 +11,6 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -29,6 +28,7 @@ from dual_bench.catalog import (
 )
 from dual_bench.metrics import Metric
 from dual_bench.models.spec import ModelSpec
+from dual_bench.study import find_study
 from dual_bench.training import TrainingSettings
 from dual_bench.types import CLEAN, TRANSCRIPT_PREFIX, Condition, Corpus, Modality, Task, UserError
 
@@ -113,25 +113,6 @@ class Cell:
         """Cells of equal key share their training: words make no difference to a model that reads none."""
         regime = self.regime if "text" in self.variant.reads else "any"
         return self.variant.model, self.variant.changed, regime, self.seed, self.fold
-
-
-def find_study(name: str) -> tuple[str, str]:
-    """The text of a study file and where it was: a path, ``./ablations``, then those that come with the package."""
-    path = Path(name)
-    for candidate in (path, Path("ablations") / f"{name}.toml"):
-        if candidate.is_file():
-            try:
-                return candidate.read_text(encoding="utf-8"), str(candidate)
-            except UnicodeDecodeError:
-                raise UserError(f"study {candidate} is not UTF-8 text") from None
-    packaged = {
-        item.name.removesuffix(".toml"): item
-        for item in resources.files("dual_bench.studies").iterdir()
-        if item.name.endswith(".toml")
-    }
-    if name not in packaged:
-        raise UserError(f"no study '{name}' as a file, in ./ablations or in the package{did_you_mean(name, packaged)}")
-    return packaged[name].read_text(encoding="utf-8"), f"{name}, which comes with dual-bench"
 
 
 def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:

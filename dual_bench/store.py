@@ -294,12 +294,11 @@ class RunFolder:
                     f"{self.path} belongs to another plan (digest {found[:12]}, this one is {digest[:12]}); "
                     "choose another --out, or remove that folder"
                 )
-        elif not os.access(_existing(self.path), os.W_OK) or not _existing(self.path).is_dir():
-            raise UserError(
-                f"{self.path} cannot be written: {_existing(self.path)} is no writable folder; choose another --out"
-            )
         elif self.path.is_file() or (self.path.is_dir() and any(p.suffix != ".tmp" for p in self.path.iterdir())):
             raise UserError(f"{self.path} exists and is not a dual-bench run; choose another --out")
+        there = _existing(self.path)
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise UserError(f"{self.path} cannot be written: {there} is no writable folder; choose another --out")
 
     def info(self) -> RunInfo:
         return _read_record(self.run_file, RunInfo)

@@ -102,7 +102,7 @@ def measured(made: Made) -> pd.DataFrame:
 def info_of(made: Made, cells: Sequence[str]) -> RunInfo:
     plan = {"name": made.name, "dataset": "made", "models": list(made.models), "regimes": list(made.regimes)}
     plan |= {"corruptions": list(made.corruptions), "rates": list(made.rates), "draws": made.draws, "seeds": made.seeds}
-    plan |= {"root_seed": 0, "metric": "mae" if made.regression else "accuracy"}
+    plan |= {"training": {"noisy_texts": 8}, "root_seed": 0, "metric": "mae" if made.regression else "accuracy"}
     corpus = CorpusInfo(
         name=made.name, task="regression" if made.regression else "classification", classes=made.classes,
         low=-3 if made.regression else None, high=3 if made.regression else None,
@@ -139,7 +139,7 @@ def write(folder: Path, made: Made) -> RunFolder:
         history = tuple({"task": 1 / (e + 1), "validation": 1.2 / (e + 1) + 0.02 * e * (seed + 1)} for e in range(12))
         run.write_cell(
             table, digest=digest(i), **who, parameters=1000 + model, best_epoch=5 + seed, history=history,
-            seconds_fit=1.0, seconds_predict=0.1, device="cpu", threads=1,
+            seconds_fit=1.0, seconds_predict=0.1, device="cpu", threads=1, code="dual-bench 0",
         )  # fmt: skip
     run.write_info(info_of(made, [digest(i) for i in range(len(grid))]))
     return run

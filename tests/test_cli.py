@@ -78,6 +78,9 @@ def test_run_ends_with_a_report_and_says_where(manifest: Path, tmp_path: Path) -
         (["--rates", "0,half"], "expected numbers in [0, 1]"),
         (["--regimes", "cleen"], "regimes.0"),
         (["--seeds", "0"], "seeds"),
+        (["--epochs", "0"], "training.epochs: Input should be greater than or equal to 1 (found 0)"),
+        (["--models", "dual:width=5"], "width 5 is not a multiple of 4 heads"),
+        (["--models", "text-only:width=30"], "width 30 is not a multiple of 4 heads"),
         (["--draws", "-1"], "draws"),
         (["--device", "gpu"], "unknown device 'gpu'"),
         (["--dataset", "nowhere.csv"], "nowhere.csv is missing"),
@@ -92,6 +95,46 @@ def test_a_slip_gets_one_sentence_and_leaves_nothing(
     given = arguments if "--dataset" in arguments else ["--dataset", str(manifest), *arguments]
     assert found in refused("run", *given, "--out", out)
     assert not out.exists()
+
+
+def test_results_that_cannot_be_written_are_refused_before_the_work(manifest: Path) -> None:
+    sentence = refused("run", "--dataset", manifest, *SMALL, "--out", manifest / "below")
+    assert f"{manifest} is no writable folder" in sentence
+
+
+def test_an_error_in_a_worker_process_is_told_as_it_was(manifest: Path, tmp_path: Path) -> None:
+    study = tmp_path / "steep.toml"
+    study.write_text(
+        f'name = "steep"\ndataset = "{manifest}"\nmodels = ["concat"]\nrates = [0.0, 1.0]\ndraws = 1\nseeds = 2\n'
+        "[training]\nlearning_rate = 1e30\nclip = 1e30\n"
+    )
+    result = invoke("run", study, "--out", tmp_path / "out", "--jobs", 2)
+    assert result.exit_code == 1
+    assert "try a smaller learning_rate" in result.stderr
+    assert "try a smaller learning_rate" in (tmp_path / "out" / "run.json").read_text()
+
+
+def test_an_interrupt_stops_all_processes_and_says_how_to_go_on(manifest: Path, tmp_path: Path) -> None:
+    arguments = ["--dataset", str(manifest), "--models", "dual", "--seeds", "4", "--epochs", "5000", "--rates", "0,1"]
+    (tmp_path / "long.toml").write_text(
+        f'name = "long"\ndataset = "{manifest}"\nmodels = ["dual"]\n[training]\npatience = 5000\n'
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dual_bench.cli", "run", "long.toml", *arguments, "--out", "out", "--jobs", "2"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    while not (tmp_path / "out" / "run.json").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(3.0)  # into the work of the worker processes
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in said
+    with pytest.raises(ProcessLookupError):  # soon nobody of the group is left
+        for _ in range(300):
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
 
 
 def test_a_study_that_does_not_exist_offers_the_nearest() -> None:
@@ -138,7 +181,7 @@ def test_a_folder_of_another_plan_or_of_something_else_is_refused(manifest: Path
 
 def test_list_shows_every_part_by_kind() -> None:
     shown = invoke("list").stdout
-    for part in ("synthetic", "dual", "word-drop", "accuracy"):
+    for part in ("synthetic", "dual", "word-drop", "accuracy", "motion"):
         assert part in shown
     assert "word-drop" not in invoke("list", "models").stdout
     assert "did you mean 'models'?" in refused("list", "modles")

@@ -60,7 +60,14 @@ def table(digest: str = A) -> pa.Table:
 
 def write_cell(folder: RunFolder, digest: str = A) -> CellInfo:
     facts: dict[str, Any] = {"model": "dual", "variant": "sdm=off", "regime": "mixed", "seed": 3, "fold": "f1"}
-    facts |= {"parameters": 10, "best_epoch": 1, "history": ({"task": 0.1},), "device": "cpu", "threads": 1}
+    facts |= {
+        "parameters": 10,
+        "best_epoch": 1,
+        "history": ({"task": 0.1},),
+        "device": "cpu",
+        "threads": 1,
+        "code": "c",
+    }
     return folder.write_cell(table(digest), digest=digest, seconds_fit=1.0, seconds_predict=0.5, **facts)
 
 

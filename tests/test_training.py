@@ -11,6 +11,7 @@ from torch import nn
 
 from dual_bench.catalog import MODELS
 from dual_bench.models.losses import task_loss
+from dual_bench.plan import read_plan, variants
 from dual_bench.seeding import generator
 from dual_bench.training import (
     Examples,
@@ -103,16 +104,17 @@ def test_each_epoch_draws_anew_which_noisy_text_an_utterance_reads() -> None:
 def test_standardising_looks_at_the_training_part_alone() -> None:
     given = inputs().audio
     steps = np.concatenate([given[i] for i in range(16)])
-    found = standardised(given, ROWS[:16])
+    found = standardised(given, ROWS[:16]).values
     np.testing.assert_allclose(found, (given.values - steps.mean(0)) / steps.std(0), atol=1e-5)
     changed = Ragged(given.values.copy(), given.starts, given.lengths)
     changed.values[given.starts[20] :] = 99.0
-    np.testing.assert_array_equal(standardised(changed, ROWS[:16])[: given.starts[20]], found[: given.starts[20]])
+    again = standardised(changed, ROWS[:16]).values
+    np.testing.assert_array_equal(again[: given.starts[20]], found[: given.starts[20]])
 
 
 def test_a_constant_feature_is_centred_and_not_blown_up() -> None:
     given = Ragged.pack([np.full((2, 1), 7.0, np.float32)] * 3)
-    np.testing.assert_array_equal(standardised(given, np.arange(3)), np.zeros((6, 1)))
+    np.testing.assert_array_equal(standardised(given, np.arange(3)).values, np.zeros((6, 1)))
 
 
 def test_a_loss_that_is_not_a_number_stops_with_advice() -> None:
@@ -121,9 +123,9 @@ def test_a_loss_that_is_not_a_number_stops_with_advice() -> None:
 
 
 def test_settings_that_do_not_fit_together_are_a_sentence() -> None:
-    spec = MODELS.load("text-only")
-    with pytest.raises(UserError, match=r"model 'text-only': .*width 6 is not a multiple of 4 heads"):
-        build(spec, spec.settings(width=6), Widths(3, 4, 6), TASK, 0)
+    plan = read_plan("default", {"models": ["text-only:width=6"]})
+    with pytest.raises(UserError, match=r"model 'text-only': width 6 is not a multiple of 4 heads"):
+        variants(plan)
 
 
 def test_class_weights_weigh_each_class_the_same() -> None:

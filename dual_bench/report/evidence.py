@@ -86,7 +86,7 @@ class Evidence:
 
     @cached_property
     def heaviest(self) -> Place | None:
-        return _heaviest(self.cube)
+        return _heaviest(self.noise)
 
     @cached_property
     def curves(self) -> dict[tuple[str, str, str], list[tuple[float, Estimate]]]:
@@ -156,6 +156,9 @@ class Evidence:
             )
         if info.status != "complete":
             said.append(f"The run is {info.status}{f': {info.problem}' if info.problem else ''}.")
+        codes = sorted({cell.code for cell in self.run.cells})
+        if len(codes) > 1:
+            said.append(f"The cells were made by different code: {'; '.join(codes)}.")
         said += [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in self.cube.skipped]
         if self.reference is None:
             said.append(f"The reference, {info.plan['models'][0]}, has no finished cell: nothing is compared with it.")
@@ -182,7 +185,7 @@ def gather(run: Run) -> Evidence:
     full = cube(run.predictions, primary)
     rng = seeding.generator("bootstrap", int(plan["root_seed"]))
     weights = resample(rng, len(full.seeds), full.draws, len(full.clusters), RESAMPLES)
-    heaviest = _heaviest(full)
+    heaviest = _heaviest(realised(run.texts))
     kept = {("clean", 0.0)} | ({(heaviest.corruption, heaviest.rate)} if heaviest else set())
     corruption, rate = run.predictions["corruption"].astype(str), run.predictions["rate"]
     keep = corruption.str.startswith(TRANSCRIPT_PREFIX)
@@ -221,13 +224,16 @@ def _reference(specs: Sequence[str], systems: Sequence[str]) -> str | None:
     return "dual" if "dual" in systems and "dual" in specs else find_system(specs[0], systems)
 
 
-def _heaviest(cube: Cube) -> Place | None:
-    """Where the least text is left: the largest rate of the corruption that removes most."""
-    for corruption in ("utterance-drop", "word-drop"):
-        if rates := cube.rates(corruption):
-            label = "all text gone" if rates[-1] == 1 else f"{corruption} {100 * rates[-1]:g} %"
-            return Place(label, corruption, rates[-1])
-    return None
+def _heaviest(noise: pd.DataFrame) -> Place | None:
+    """Where the least text is left: the largest rate of the corruption that dropped the largest share of the words."""
+    made = noise[(noise["rate"] > 0) & ~noise["corruption"].str.startswith(TRANSCRIPT_PREFIX)]
+    if made.empty:
+        return None
+    last = made.sort_values(["corruption", "rate"]).groupby("corruption").tail(1)
+    shares = last["dropped"].round(9).fillna(-1).to_numpy(float)
+    worst = int(shares.argmax())
+    name, rate = str(last["corruption"].iloc[worst]), float(last["rate"].iloc[worst])
+    return Place("all text gone" if shares[worst] == 1 else f"{name} {100 * rate:g} %", name, rate)
 
 
 def realised(texts: pd.DataFrame) -> pd.DataFrame:

@@ -179,7 +179,10 @@ def ceiling_share(evidence: Evidence, system: str, regime: str, clean: Place) ->
     ceiling = next(
         (accuracy for corruption in evidence.corruptions for _, accuracy in evidence.ceiling(corruption)), None
     )
-    floor = evidence.floor()
+    floor = next(
+        (accuracy for corruption in evidence.corruptions for _, accuracy in evidence.ceiling(corruption, "none")),
+        np.nan,
+    )
     if ceiling is None or not ceiling > floor:
         return ""
     estimate = evidence.at(system, regime, clean)
@@ -188,8 +191,8 @@ def ceiling_share(evidence: Evidence, system: str, regime: str, clean: Place) ->
     between = "no interval" if np.isnan(low) else f"{fixed(100 * low, 1)} to {fixed(100 * high, 1)}"
     metric = evidence.metric
     return (
-        f"{system} comes {fixed(100 * value, 1)} % ({between}) of the way from the floor "
-        f"({number(floor, metric)} %, the best constant answer) to the exact ceiling ({number(ceiling, metric)} %)."
+        f"{system} comes {fixed(100 * value, 1)} % ({between}) of the way from what the best constant answer can "
+        f"expect ({number(floor, metric)} %) to what a perfect perceiver can ({number(ceiling, metric)} %), both exact."
     )
 
 
@@ -288,12 +291,13 @@ def curve_finding(evidence: Evidence, corruption: str) -> str:
         told = next(iter(ends))
         first, last, rate = ends[told]
         sign = 1 if evidence.metric.higher_is_better else -1
-        order = sorted(ends, key=lambda system: sign * (ends[system][0].value - ends[system][1].value))
+        moved = [s for s in ends if ends[s][0].value != ends[s][1].value] or list(ends)
+        order = sorted(moved, key=lambda system: sign * (ends[system][0].value - ends[system][1].value))
         shown = {s: number(sign * (ends[s][0].value - ends[s][1].value), evidence.metric) for s in order}
         parts.append(
             f"Trained {regime}: {told} goes from {level(first, evidence.metric)} on clean text to "
-            f"{level(last, evidence.metric)} at {percent(rate)}; the smallest measured loss is that of {order[0]} "
-            f"({shown[order[0]]}), the largest that of {order[-1]} ({shown[order[-1]]})."
+            f"{level(last, evidence.metric)} at {percent(rate)}; of the systems that change at all, {order[0]} has the "
+            f"smallest measured loss ({shown[order[0]]}), {order[-1]} the largest ({shown[order[-1]]})."
         )
     return f"{evidence.metric.title} against the rate of {corruption}. {' '.join(parts)}"
 
@@ -351,7 +355,10 @@ def _training(evidence: Evidence) -> str:
     encoders = "; ".join(f"{modality}: {name}" for modality, name in evidence.run.info.encoders.items())
     known = {
         "clean": "clean (models see only the true words in training)",
-        "mixed": "mixed (models see noisy words in training; corruption and rate are drawn evenly)",
+        "mixed": (
+            f"mixed (in each epoch a training utterance is read in one of {plan['training']['noisy_texts']} noisy "
+            "texts made for it, each by a corruption of the plan drawn evenly at a rate drawn evenly)"
+        ),
     }
     return (
         f"Models: {', '.join(plan['models'])}. Each is trained with {plural(int(plan['seeds']), 'seed')}, in the "
@@ -365,8 +372,10 @@ def _noise(evidence: Evidence) -> str:
     rates = ", ".join(percent(rate) for rate in plan["rates"] if rate > 0)
     heard = [p.label for p in evidence.places if p.corruption in evidence.transcripts]
     real = f" Real transcripts: {', '.join(heard)}." if heard else ""
+    if not rates or not plan["corruptions"]:
+        return f"The test text is not corrupted.{real}"
     return (
-        f"The test text is corrupted by {listing(list(plan['corruptions'])) or 'nothing'} at nominal rates {rates}, "
+        f"The test text is corrupted by {listing(list(plan['corruptions']))} at nominal rates {rates}, "
         f"with {plural(int(plan['draws']), 'draw')} of the noise at each rate. All models read the same noisy words; "
         f"heavier noise contains lighter noise. Rate 0 is the clean text itself.{real}"
     )
@@ -375,15 +384,17 @@ def _noise(evidence: Evidence) -> str:
 def _statistics(evidence: Evidence) -> str:
     if reason := evidence.no_interval():
         return f"Estimates are means over training seeds and noise draws. Intervals and tests: none ({reason})."
+    lone = evidence.cube.draws < 2
     family = evidence.contrasts[0].family if evidence.contrasts else "no comparison"
     return (
         "Estimates are means over training seeds and noise draws of the metric over all test utterances. Intervals "
         f"({percent(LEVEL)}) come from {RESAMPLES:,} bootstrap resamples, which draw training seeds, noise draws and "
         "clusters of test utterances, each with replacement and the same for all systems and conditions, so that "
         "differences are paired; they are widened for the small number of seeds. They cover what would change with "
-        "other training seeds, other noise draws and other test clusters; they do not cover another training sample, "
-        "another corpus, or another choice of settings. Intervals of curves are pointwise. Comparisons are two-sided "
-        "t tests on the bootstrap standard error of the paired difference, corrected by Holm's method "
-        f"({family}); a verdict needs an adjusted p below {ALPHA:g}. The detectable difference is what the design "
-        "would see with power 0.8 before correction."
+        f"other training seeds{'' if lone else ', other noise draws'} and other test clusters; they do not cover "
+        f"{'other noise draws (there is one), ' if lone else ''}another training sample, another corpus, or another "
+        "choice of settings. Intervals of curves are pointwise. Comparisons are two-sided "
+        "t tests, with their intervals, on the bootstrap standard error of the paired difference, corrected by "
+        f"Holm's method ({family}); a verdict needs an adjusted p below {ALPHA:g}. The detectable difference is what "
+        "the design would see with power 0.8 before correction."
     )

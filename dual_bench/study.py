@@ -1,0 +1,35 @@
+"""Study files and where they are found."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+from dual_bench.catalog import did_you_mean
+from dual_bench.types import UserError
+
+
+def find_study(name: str) -> tuple[str, str]:
+    """The text of a study file and where it was: a path, ``./ablations``, then those that come with the package."""
+    path = Path(name)
+    for candidate in (path, Path("ablations") / f"{name}.toml"):
+        if candidate.is_file():
+            try:
+                return candidate.read_text(encoding="utf-8"), str(candidate)
+            except UnicodeDecodeError:
+                raise UserError(f"study {candidate} is not UTF-8 text") from None
+    packaged = _packaged()
+    if name not in packaged:
+        raise UserError(f"no study '{name}' as a file, in ./ablations or in the package{did_you_mean(name, packaged)}")
+    return packaged[name], f"{name}, which comes with dual-bench"
+
+
+def questions() -> dict[str, str]:
+    """What each study that comes with the package asks."""
+    return {name: str(tomllib.loads(text)["question"]) for name, text in _packaged().items()}
+
+
+def _packaged() -> dict[str, str]:
+    files = sorted(resources.files("dual_bench.studies").iterdir(), key=lambda item: item.name)
+    return {f.name.removesuffix(".toml"): f.read_text(encoding="utf-8") for f in files if f.name.endswith(".toml")}
