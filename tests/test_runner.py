@@ -204,16 +204,6 @@ def test_the_digest_names_everything_a_result_depends_on(finished: tuple[Plan, P
     assert digests[0] != plan_digest(plan, cells(plan, corpus, {"text": "another"}, "cpu"))
 
 
-def test_floors_are_those_of_the_training_majority(finished: tuple[Plan, Path]) -> None:
-    from dual_bench.plan import load_corpus
-
-    corpus = load_corpus(finished[0].dataset, Path())
-    train = [corpus.utterances[i].target for i in corpus.folds[0].train]
-    test = [corpus.utterances[i].target for i in corpus.folds[0].test]
-    majority = max(sorted(set(train)), key=train.count)
-    assert runner.floors(corpus)["accuracy"] == pytest.approx(test.count(majority) / len(test))
-
-
 def test_provenance_stands_beside_the_result(finished: tuple[Plan, Path]) -> None:
     written = json.loads((finished[1] / "run.json").read_text())
     assert written["schema_version"] == store.SCHEMA_VERSION
