@@ -168,7 +168,8 @@ def _render(folder: Path) -> None:
 
 
 def _summary(frame: pd.DataFrame) -> Table:
-    table = Table(title="Summary", title_justify="left")
+    # narrow enough for 80 columns
+    table = Table(title="Summary", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in frame.columns:
         table.add_column(str(column), justify="left" if frame[column].dtype.kind not in "fi" else "right")
     for row in frame.itertuples(index=False):

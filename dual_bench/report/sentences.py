@@ -291,7 +291,7 @@ def curve_finding(evidence: Evidence, corruption: str) -> str:
         told = next(iter(ends))
         first, last, rate = ends[told]
         sign = 1 if evidence.metric.higher_is_better else -1
-        moved = [s for s in ends if ends[s][0].value != ends[s][1].value] or list(ends)
+        moved = [s for s in ends if not np.isclose(ends[s][0].value, ends[s][1].value, equal_nan=True)] or list(ends)
         order = sorted(moved, key=lambda system: sign * (ends[system][0].value - ends[system][1].value))
         shown = {s: number(sign * (ends[s][0].value - ends[s][1].value), evidence.metric) for s in order}
         parts.append(
