@@ -116,14 +116,22 @@ class Cell:
 
 
 def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
-    """The study ``name`` with ``overrides`` in place of its fields; UserError in one sentence."""
+    """The study ``name`` with ``overrides`` in place of its fields; UserError names the first thing that is unknown."""
     text, where = find_study(name)
     try:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"study {where} is not TOML: {error}") from None
     training = {**fields.get("training", {}), **overrides.get("training", {})}
-    return validated(Plan, {**fields, **overrides, "training": training}, f"study {where}")
+    plan = validated(Plan, {**fields, **overrides, "training": training}, f"study {where}")
+    variants(plan)
+    for corruption in plan.corruptions:
+        CORRUPTIONS.load(corruption)
+    if plan.metric:
+        METRICS.load(plan.metric)
+    if "mixed" in plan.regimes and not plan.corruptions:
+        raise UserError("regime 'mixed' trains on noisy words; name at least one corruption, or leave it out")
+    return plan
 
 
 def variants(plan: Plan) -> tuple[Variant, ...]:
@@ -163,14 +171,10 @@ def check(plan: Plan, corpus: Corpus) -> Plan:
             raise UserError(
                 f"model '{variant.model}' needs {' and '.join(missing)}, which '{corpus.name}' does not have"
             )
-    for name in plan.corruptions:
-        CORRUPTIONS.load(name)
     usable = metrics_of(corpus.task)
     name = plan.metric or usable[0].name
     if METRICS.load(name).task != corpus.task.kind:
         raise UserError(f"metric '{name}' is not for {corpus.task.kind}{did_you_mean(name, [m.name for m in usable])}")
-    if "mixed" in plan.regimes and not plan.corruptions:
-        raise UserError("regime 'mixed' trains on noisy words; name at least one corruption, or leave it out")
     return plan.model_copy(update={"metric": name})
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from dual_bench.catalog import MODELS
 from dual_bench.models.losses import task_loss
-from dual_bench.plan import read_plan, variants
+from dual_bench.plan import read_plan
 from dual_bench.seeding import generator
 from dual_bench.training import (
     Examples,
@@ -123,9 +123,8 @@ def test_a_loss_that_is_not_a_number_stops_with_advice() -> None:
 
 
 def test_settings_that_do_not_fit_together_are_a_sentence() -> None:
-    plan = read_plan("default", {"models": ["text-only:width=6"]})
     with pytest.raises(UserError, match=r"model 'text-only': width 6 is not a multiple of 4 heads"):
-        variants(plan)
+        read_plan("default", {"models": ["text-only:width=6"]})
 
 
 def test_class_weights_weigh_each_class_the_same() -> None:
