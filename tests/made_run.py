@@ -111,8 +111,13 @@ def info_of(made: Made, cells: Sequence[str]) -> RunInfo:
     )  # fmt: skip
     where = [("clean", 0.0), *itertools.product(made.corruptions, made.rates)]
     ceilings = [
-        CeilingPoint(modalities=m, corruption=c, rate=r, accuracy=0.95 - cost * r)
-        for m, cost in (("audio+vision+text", 0.2), ("text", 0.6), ("audio+vision", 0.0))
+        CeilingPoint(modalities=m, corruption=c, rate=r, accuracy=best - cost * r)
+        for m, best, cost in (
+            ("audio+vision+text", 0.95, 0.2),
+            ("text", 0.95, 0.6),
+            ("audio+vision", 0.95, 0.0),
+            ("none", 0.35, 0.0),
+        )
         for c, r in where
     ]
     made_by = Provenance(

@@ -390,3 +390,13 @@ def test_equal_texts_share_a_row_and_order_is_kept(encoder: MiniLM, tmp_path: Pa
     assert [len(item) for item in found] == [2, 0, 1, 2, 0]
     (alone,) = encoder(["so late"])
     np.testing.assert_allclose(found[3], alone, atol=1e-5)
+
+
+def test_compacting_keeps_the_sequences_and_leaves_the_rest_behind() -> None:
+    items = [np.full((n, 2), n, np.float32) for n in (3, 0, 5, 1)]
+    chosen = Ragged.pack(items).select(np.array([2, 1, 2]))
+    found = chosen.compact()
+    assert [item.tolist() for item in found] == [item.tolist() for item in chosen]
+    assert len(found.values) == 10
+    assert found.source is None
+    assert len(Ragged.pack(items).select(np.array([1])).compact().values) == 0

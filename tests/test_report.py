@@ -264,6 +264,36 @@ def test_a_missing_cell_is_named_and_the_rest_rendered(tmp_path: Path) -> None:
     assert {row["seeds"] for row in rows_of(tmp_path, "scores")} == {"2"}
 
 
+def test_the_way_to_the_ceiling_is_measured_between_exact_ends(tmp_path: Path) -> None:
+    write(tmp_path, Made(regimes=("clean",)))
+    render(tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    (clean,) = [float(r["value"]) for r in rows_of(tmp_path, "curves") if r["system"] == "dual" and r["rate"] == "0.0"][
+        :1
+    ]
+    share = 100 * (clean - 0.35) / (0.95 - 0.35)
+    assert f"dual comes {share:.1f} %" in text
+    assert "best constant answer can expect (35.0 %) to what a perfect perceiver can (95.0 %), both exact" in text
+
+
+def test_cells_made_by_different_code_are_said_to_be(tmp_path: Path) -> None:
+    run = write(tmp_path, Made(regimes=("clean",)))
+    render(tmp_path)
+    assert "different code" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+    file = run.cell_file(digest(0))
+    file.write_text(file.read_text().replace('"dual-bench 0"', '"dual-bench 1"'))
+    render(tmp_path)
+    told = "The cells were made by different code: dual-bench 0; dual-bench 1."
+    assert told in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_heaviest_noise_is_that_which_dropped_most_whatever_its_name(tmp_path: Path) -> None:
+    write(tmp_path, Made(regimes=("clean",), corruptions=("my.own:NOISE",), rates=(0.5, 1.0)))
+    render(tmp_path)
+    assert {row["condition"] for row in rows_of(tmp_path, "scores")} >= {"clean text", "all text gone"}
+    assert rows_of(tmp_path, "retention")
+
+
 def test_without_the_reference_nothing_is_compared(tmp_path: Path) -> None:
     run = write(tmp_path, Made(regimes=("clean",)))
     for cell in range(3):
