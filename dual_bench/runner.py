@@ -126,8 +126,7 @@ def run(
     plan, corpus, features or folder are at fault.
     """
     ready = _prepare(plan, data, cache, reports, out, training.resolve_device(device), report)
-    if not jobs:
-        jobs = len(os.sched_getaffinity(0)) if ready.device == "cpu" and hasattr(os, "sched_getaffinity") else 1
+    jobs = jobs or (_cores() if ready.device == "cpu" else 1)
     folder = ready.folder
     pending = [cell for cell in ready.wanted if folder.finished(cell.digest) is None]
     result = RunResult(folder.path, len(pending), len(ready.wanted) - len(pending), ready.encoded)
@@ -138,6 +137,7 @@ def run(
     environment = provenance.gather(ready.device, _THREADS, jobs, sittings)
     info = _describe(ready, environment)
     began = time.perf_counter()
+    folder.sweep()
     folder.write_info(info)
     ids = [ready.corpus.utterances[i].id for i in ready.words.tested]
     folder.write_texts(store.text_table(ready.conditions, ids, ready.words.test_texts, ready.words.table))
@@ -347,6 +347,11 @@ def _describe(ready: Prepared, environment: store.Provenance) -> store.RunInfo:
 
 
 # ----------------------------------------------------------------------------------------- processes
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

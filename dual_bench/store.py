@@ -300,6 +300,11 @@ class RunFolder:
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise UserError(f"{self.path} cannot be written: {there} is no writable folder; choose another --out")
 
+    def sweep(self) -> None:
+        """Remove what a killed run was in the middle of writing."""
+        for temporary in self.path.rglob(".*.tmp"):
+            temporary.unlink(missing_ok=True)
+
     def info(self) -> RunInfo:
         return _read_record(self.run_file, RunInfo)
 

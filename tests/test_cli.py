@@ -233,6 +233,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_tables_as_an_unbroken_one(m
     survived = {p.name: p.stat().st_mtime_ns for p in cells.glob("*.parquet") if (cells / f"{p.stem}.json").exists()}
     assert 1 <= len(survived) < 8
 
+    (cells / ".half.parquet.1.tmp").write_bytes(b"half")
     for out in ("killed", "unbroken"):
         subprocess.run(command(out), cwd=tmp_path, env=environment, capture_output=True, check=True)
     assert {name: (cells / name).stat().st_mtime_ns for name in survived} == survived
@@ -240,3 +241,4 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_tables_as_an_unbroken_one(m
         found = [{p.name: p.read_bytes() for p in (tmp_path / out).glob(part)} for out in ("killed", "unbroken")]
         assert found[0] == found[1]
         assert found[0]
+    assert not list((tmp_path / "killed").rglob("*.tmp"))
