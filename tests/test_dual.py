@@ -102,7 +102,7 @@ def test_words_matter_on_every_path_but_none(path: str) -> None:
 
 
 def test_sdm_equals_the_four_gates_written_out() -> None:
-    """DUAL.md, section 2: u_t = [h_{t-1}; f_{t-1}; f_t], and T1 … T4 as the framework lays them out."""
+    """Section 2: u_t = [h_{t-1}; f_{t-1}; f_t], and T1 … T4 as the framework lays them out."""
     d, model = 8, dual()
     assert model.sdm is not None
     with torch_stream("sdm", 0):

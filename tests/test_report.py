@@ -259,7 +259,7 @@ def test_a_missing_cell_is_named_and_the_rest_rendered(tmp_path: Path) -> None:
     assert "dual, trained clean: 2 of 3 done." in top
     assert "Training seed 1 is left out" in top
     assert body_text(parse((tmp_path / "index.html").read_text())).startswith(
-        f"{NOTE} made: what is left when the words go Inc"
+        f"{NOTE} made: what is left when the words go Note"
     )
     assert {row["seeds"] for row in rows_of(tmp_path, "scores")} == {"2"}
 

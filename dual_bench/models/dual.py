@@ -14,8 +14,8 @@ public. Symbols (utterance index left out; T steps on the common clock, width d,
     6. decoder             m = [x^a_L; x^v_L];  L layers of cross-attention to [null; W F^t], each widening; mean; head
     7. loss                task + lambda_s static + lambda_d dynamic
 
-Where the figure leaves something open, this is the choice. Departing from DUAL.md, two of them are no settings, for
-want of a plausible alternative: the first step of SDM, and the linear form of R_l.
+Where the figure leaves something open, this is the choice. All are settings but two, for want of a plausible
+alternative: the first step of SDM, and the linear form of R_l.
 
 * SDM: h_0, c_0 and f^a_0 are zero.
 * Without SDM (or VDM) the width of d^a (d^v) goes to the static path: 2d channels instead of d, of which the first d
@@ -60,7 +60,7 @@ TextPath = Literal["decoder", "early", "late", "concat", "none"]
 
 
 class DualSettings(AttentionSettings):
-    """Switches and sizes of DUAL; the names are those of DUAL.md."""
+    """Switches and sizes of DUAL."""
 
     nonlinear_alignment: bool = True
     sdm: bool = True

@@ -19,7 +19,7 @@ def task_loss(task: Task, logits: Tensor, target: Tensor, class_weights: Tensor 
 
 
 def alignment_loss(a: Tensor, v: Tensor, temperature: float, negatives: str = "time") -> Tensor:
-    """Symmetric InfoNCE over time of two sequences (B, T, d) on one clock (DUAL.md, section 4).
+    """Symmetric InfoNCE over time of two sequences (B, T, d) on one clock (section 4 of DUAL).
 
     S_ij = cos(a_i, v_j) / temperature; the positive of row i is column i, and so for columns. ``negatives`` are the
     other steps of the same utterance ("time"), or every other step of the batch ("batch"). A step shorter than 0.01
