@@ -131,7 +131,10 @@ def run(
     pending = [cell for cell in ready.wanted if folder.finished(cell.digest) is None]
     result = RunResult(folder.path, len(pending), len(ready.wanted) - len(pending), ready.encoded)
     earlier = folder.info() if folder.run_file.exists() else None
+    ids = [ready.corpus.utterances[i].id for i in ready.words.tested]
+    texts = store.text_table(ready.conditions, ids, ready.words.test_texts, ready.words.table)
     if earlier is not None and earlier.status == "complete" and not pending:
+        folder.write_texts(texts)  # the same bytes, unless they were damaged
         return result
     sittings = 1 + (earlier.provenance.sittings if earlier else 0)
     environment = provenance.gather(ready.device, _THREADS, jobs, sittings)
@@ -139,8 +142,7 @@ def run(
     began = time.perf_counter()
     folder.sweep()
     folder.write_info(info)
-    ids = [ready.corpus.utterances[i].id for i in ready.words.tested]
-    folder.write_texts(store.text_table(ready.conditions, ids, ready.words.test_texts, ready.words.table))
+    folder.write_texts(texts)
     try:
         _work_off(ready, pending, jobs, environment, report)
     except BaseException as error:

@@ -110,6 +110,17 @@ def test_a_damaged_cell_is_computed_again(finished: tuple[Plan, Path], cache: Pa
     assert rows(tmp_path / "run") == rows(finished[1])
 
 
+def test_damaged_texts_of_a_complete_run_are_written_again(
+    finished: tuple[Plan, Path], cache: Path, tmp_path: Path
+) -> None:
+    go(finished[0], cache, tmp_path / "run")
+    (tmp_path / "run" / "texts.parquet").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="run the same command again"):
+        read_run(tmp_path / "run")
+    assert go(finished[0], cache, tmp_path / "run").trained == 0
+    assert rows(tmp_path / "run") == rows(finished[1])
+
+
 def test_poisoned_test_labels_change_no_weight_and_no_chosen_epoch(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
