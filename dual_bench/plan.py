@@ -28,6 +28,7 @@ from dual_bench.catalog import (
 )
 from dual_bench.metrics import Metric
 from dual_bench.models.spec import ModelSpec
+from dual_bench.stats.frame import system_name
 from dual_bench.study import find_study
 from dual_bench.training import TrainingSettings
 from dual_bench.types import CLEAN, TRANSCRIPT_PREFIX, Condition, Corpus, Modality, Task, UserError
@@ -105,8 +106,7 @@ class Cell:
     @property
     def title(self) -> str:
         """What is trained, for people."""
-        changed = f":{self.variant.changed}" if self.variant.changed else ""
-        return f"{self.variant.model}{changed} {self.regime} seed {self.seed}"
+        return f"{system_name(self.variant.model, self.variant.changed)} {self.regime} seed {self.seed}"
 
     @property
     def training(self) -> tuple[str, str, str, int, int]:
@@ -190,9 +190,9 @@ def cells(plan: Plan, corpus: Corpus, encoders: Mapping[str, str], device: str) 
         "corruptions": [(name, CORRUPTIONS.load(name).version) for name in plan.corruptions],
         "conditions": [(c.corruption, c.rate, c.draw) for c in plan.conditions(corpus)],
     }
-    found = []
+    found, compared = [], variants(plan)
     for seed in range(plan.seeds):
-        for variant in variants(plan):
+        for variant in compared:
             for regime in plan.regimes:
                 for fold in range(len(corpus.folds)):
                     own = {

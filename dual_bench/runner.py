@@ -31,7 +31,7 @@ from dual_bench.features.vision import FrameDCT
 from dual_bench.models.spec import ModelSpec, parameter_count
 from dual_bench.plan import Cell, Plan, cells, check, load_corpus, plan_digest, variants
 from dual_bench.training import Examples, Inputs, Queries
-from dual_bench.types import Condition, Corpus, FloatArray, IntArray, Modality, Ragged, Task
+from dual_bench.types import SPLITS, Condition, Corpus, FloatArray, IntArray, Modality, Ragged, Task
 from dual_bench.words import Words, words_of
 
 Report = Callable[[str, int, int, str], None]
@@ -283,25 +283,19 @@ def _store_cell(ready: Prepared, cell: Cell, outcome: Outcome, queries: Queries,
     scores: FloatArray = outcome.scores[np.searchsorted(order, asked)]
     place = np.searchsorted(words.tested, fold.test)
     rows = (np.arange(len(conditions))[:, None] * len(words.tested) + place).ravel()
-    names: dict[str, str | int] = {
-        "cell": cell.digest,
+    who: dict[str, str | int] = {
         "model": cell.variant.model,
         "variant": cell.variant.changed,
         "regime": cell.regime,
         "seed": cell.seed,
         "fold": fold.name,
     }
-    table = store.prediction_table(
-        names, conditions, [corpus.utterances[i] for i in fold.test], scores, words.table.iloc[rows]
-    )
+    tested = [corpus.utterances[i] for i in fold.test]
+    table = store.prediction_table({"cell": cell.digest, **who}, conditions, tested, scores, words.table.iloc[rows])
     ready.folder.write_cell(
         table,
         digest=cell.digest,
-        model=cell.variant.model,
-        variant=cell.variant.changed,
-        regime=cell.regime,
-        seed=cell.seed,
-        fold=fold.name,
+        **who,
         parameters=outcome.parameters,
         best_epoch=outcome.fit.best_epoch,
         history=outcome.fit.history,
@@ -317,7 +311,6 @@ def _describe(ready: Prepared, environment: store.Provenance) -> store.RunInfo:
     """``run.json`` before the first cell."""
     plan, corpus = ready.plan, ready.corpus
     task = corpus.task
-    parts = {"train": "train", "validation": "validation", "test": "test"}
     tested = {corpus.utterances[i].cluster for fold in corpus.folds for i in fold.test}
     info = store.CorpusInfo(
         name=corpus.name,
@@ -325,7 +318,7 @@ def _describe(ready: Prepared, environment: store.Provenance) -> store.RunInfo:
         classes=task.classes,
         low=None if task.kind == "classification" else task.low,
         high=None if task.kind == "classification" else task.high,
-        counts={part: sum(len(getattr(fold, part)) for fold in corpus.folds) for part in parts},
+        counts={part: sum(len(getattr(fold, part)) for fold in corpus.folds) for part in SPLITS},
         folds=len(corpus.folds),
         clusters=len(tested),
         fingerprint=corpus.fingerprint,

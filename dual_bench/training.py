@@ -264,8 +264,7 @@ def _validate(module: nn.Module, validation: Examples, loss_of: Any) -> float:
     module.eval()
     total, n = 0.0, len(validation.rows)
     for texts in validation.texts:
-        for start in range(0, n, _PREDICTION_BATCH):
-            chosen = slice(start, start + _PREDICTION_BATCH)
+        for chosen in _chunks(n):
             parts = loss_of(validation.rows[chosen], texts[chosen], validation.targets[chosen])
             total += float(parts["task"]) * len(texts[chosen])
     return total / (n * len(validation.texts))

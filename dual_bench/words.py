@@ -15,7 +15,7 @@ from dual_bench.types import SPLITS, Condition, Corpus, IntArray
 
 @dataclass(frozen=True)
 class Words:
-    """Every text of a study as row numbers of ``rows``: what is read in training, and in testing.
+    """Every text of a study as row numbers of ``texts``: what is read in training, and in testing.
 
     ``training[regime]`` (V, N) and ``validation[regime]`` (V', N) for all N utterances of the corpus, and ``test``
     (conditions, N), each -1 where an utterance is never read so; ``table`` has what was measured on the test texts,
@@ -43,12 +43,10 @@ def words_of(plan: Plan, corpus: Corpus, conditions: Sequence[Condition]) -> Wor
         np.unique(np.concatenate([getattr(fold, part) for fold in corpus.folds])) for part in SPLITS
     )
 
-    def noisy_texts(utterance_rows: IntArray, numbers: range) -> IntArray:
-        found = np.full((len(numbers), len(utterances)), -1, np.int64)
-        for place, number in enumerate(numbers):
-            found[place, utterance_rows] = rows(
-                mixed(utterances[i], plan.corruptions, number, plan.root_seed) for i in utterance_rows
-            )
+    def noisy_texts(read: IntArray, versions: range) -> IntArray:
+        found = np.full((len(versions), len(utterances)), -1, np.int64)
+        for place, version in enumerate(versions):
+            found[place, read] = rows(mixed(utterances[i], plan.corruptions, version, plan.root_seed) for i in read)
         return found
 
     clean = np.array([rows(u.text for u in utterances)], np.int64)

@@ -360,7 +360,10 @@ def test_regression(tmp_path: Path) -> None:
 def test_narrow_plans_render(tmp_path: Path, made: Made) -> None:
     write(tmp_path, made)
     render(tmp_path)
-    parse((tmp_path / "index.html").read_text(encoding="utf-8"))
+    page = body_text(parse((tmp_path / "index.html").read_text(encoding="utf-8")))
+    for model in made.models:
+        assert model in page
+    assert {row["system"] for row in rows_of(tmp_path, "scores")} == set(made.models)
 
 
 def test_a_part_that_is_not_all_text_gone_is_not_called_so(tmp_path: Path) -> None:

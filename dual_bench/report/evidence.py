@@ -36,7 +36,8 @@ class Place(NamedTuple):
 @dataclass(frozen=True)
 class Evidence:
     """A run, summed and resampled. ``cube`` holds the primary metric under every condition; ``ends`` holds every
-    metric, but only under the conditions of ``places``."""
+    metric, but only under the conditions of ``places``; ``noise`` is what the corruptions did, and ``heaviest`` where
+    they left least."""
 
     run: Run
     metric: Metric
@@ -45,6 +46,8 @@ class Evidence:
     weights: Weights
     reference: str | None
     contrasts: tuple[Contrast, ...]
+    noise: pd.DataFrame
+    heaviest: Place | None
 
     @property
     def systems(self) -> tuple[str, ...]:
@@ -83,10 +86,6 @@ class Evidence:
         heaviest = (self.heaviest,) if self.heaviest else ()
         heard = (Place(c.removeprefix(TRANSCRIPT_PREFIX) + " text", c, 1.0) for c in self.transcripts)
         return (Place("clean text", "clean", 0.0), *heaviest, *heard)
-
-    @cached_property
-    def heaviest(self) -> Place | None:
-        return _heaviest(self.noise)
 
     @cached_property
     def curves(self) -> dict[tuple[str, str, str], list[tuple[float, Estimate]]]:
@@ -130,10 +129,6 @@ class Evidence:
         names = {place.corruption, f"{place.corruption} {place.rate}"}
         pairs = ({self.reference, system}, regime)
         return next((c for c in self.contrasts if ({c.left, c.right}, c.regime) == pairs and c.quantity in names), None)
-
-    @cached_property
-    def noise(self) -> pd.DataFrame:
-        return realised(self.run.texts)
 
     def no_interval(self) -> str:
         """Why estimates have no interval, or nothing."""
@@ -185,18 +180,18 @@ def gather(run: Run) -> Evidence:
     full = cube(run.predictions, primary)
     rng = seeding.generator("bootstrap", int(plan["root_seed"]))
     weights = resample(rng, len(full.seeds), full.draws, len(full.clusters), RESAMPLES)
-    heaviest = _heaviest(realised(run.texts))
-    kept = {("clean", 0.0)} | ({(heaviest.corruption, heaviest.rate)} if heaviest else set())
-    corruption, rate = run.predictions["corruption"].astype(str), run.predictions["rate"]
-    keep = corruption.str.startswith(TRANSCRIPT_PREFIX)
-    for name, value in kept:
-        keep |= (corruption == name) & (rate == value)
+    noise = realised(run.texts)
+    heaviest = _heaviest(noise)
+    corruption = run.predictions["corruption"].astype(str)
+    keep = corruption.str.startswith(TRANSCRIPT_PREFIX) | (corruption == "clean")
+    if heaviest:
+        keep |= (corruption == heaviest.corruption) & (run.predictions["rate"] == heaviest.rate)
     few = run.predictions[keep]
     others = [m for m in known if m.task == run.info.corpus.task and m.name != primary.name]
     ends = {primary.name: full} | {m.name: cube(few, m) for m in others}
     reference = _reference(plan["models"], full.systems())
     contrasts = tuple(compare(full, reference, weights)) if reference else ()
-    return Evidence(run, primary, full, ends, weights, reference, contrasts)
+    return Evidence(run, primary, full, ends, weights, reference, contrasts, noise, heaviest)
 
 
 def metrics(evidence: Evidence) -> tuple[Metric, ...]:
