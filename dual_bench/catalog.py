@@ -168,10 +168,33 @@ MODELS = Catalog(
 CORRUPTIONS = Catalog(
     "corruption",
     {
-        "word-drop": Entry("dual_bench.corruptions.words:WORD_DROP", "each word is lost with probability rate"),
+        "typo": Entry("dual_bench.corruptions.characters:TYPO", "a letter becomes its neighbour on the keyboard"),
+        "char-delete": Entry("dual_bench.corruptions.characters:DELETE", "characters are lost"),
+        "char-insert": Entry("dual_bench.corruptions.characters:INSERT", "random letters come in between"),
+        "char-swap": Entry("dual_bench.corruptions.characters:SWAP", "neighbouring letters change places"),
+        "ocr": Entry("dual_bench.corruptions.characters:OCR", "letters that a scanner mistakes for each other"),
+        "case-punctuation": Entry("dual_bench.corruptions.characters:STRIPPED", "no capitals, no punctuation"),
+        "homoglyph": Entry("dual_bench.corruptions.characters:HOMOGLYPH", "letters of other scripts that look alike"),
+        "word-drop": Entry("dual_bench.corruptions.words:DROP", "each word is lost with probability rate"),
+        "word-mask": Entry("dual_bench.corruptions.words:MASK", "words become the mask token"),
+        "word-swap": Entry("dual_bench.corruptions.words:SWAP", "neighbouring words change places"),
+        "word-shuffle": Entry("dual_bench.corruptions.words:SHUFFLE", "windows of four words are shuffled"),
+        "stutter": Entry("dual_bench.corruptions.words:STUTTER", "words are said twice"),
+        "filler": Entry("dual_bench.corruptions.words:FILLER", "um, uh, you know"),
+        "word-replace": Entry("dual_bench.corruptions.words:REPLACE", "words become random words of the training text"),
+        "truncation": Entry("dual_bench.corruptions.words:TRUNCATION", "the end of the sentence has not come yet"),
+        "block-drop": Entry("dual_bench.corruptions.words:BLOCK", "one run of words is lost"),
+        "asr-model": Entry("dual_bench.corruptions.speech:ASR_MODEL", "errors like those of a speech recogniser"),
+        "asr-loop": Entry("dual_bench.corruptions.recogniser:ASR_LOOP", "noise on the sound, then a real recogniser"),
         "utterance-drop": Entry(
             "dual_bench.corruptions.missing:UTTERANCE_DROP", "all words are lost, with probability rate"
         ),
+        "mismatch": Entry("dual_bench.corruptions.missing:MISMATCH", "the words of another utterance"),
+        "contradiction": Entry("dual_bench.corruptions.missing:CONTRADICTION", "the words of another label"),
+        "token-zero": Entry("dual_bench.corruptions.tokens:ZERO", "token embeddings become zero"),
+        "token-unk": Entry("dual_bench.corruptions.tokens:UNKNOWN", "token embeddings become that of [UNK]"),
+        "token-noise": Entry("dual_bench.corruptions.tokens:NOISE", "Gaussian noise on the token embeddings"),
+        "worst-case": Entry("dual_bench.corruptions.worst:WORST_CASE", "the words whose loss hurts this model most"),
     },
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from dual_bench.catalog import CATALOGS, did_you_mean, split_specs
 from dual_bench.study import questions
@@ -56,9 +57,10 @@ def run(
     models: Annotated[
         Many, _listed("Models, NAME or NAME:setting=value, or 'all'; compared with dual, or else with the first")
     ] = None,
-    regimes: Annotated[Many, _listed("What the model sees in training: clean, mixed")] = None,
-    corruptions: Annotated[Many, _listed("What happens to the test words")] = None,
-    rates: Annotated[Many, _listed("Nominal rates in [0, 1]")] = None,
+    regimes: Annotated[Many, _listed("What the model sees in training: clean, matched, mixed")] = None,
+    corruptions: Annotated[Many, _listed("What happens to the test words, see `dual-bench list corruptions`")] = None,
+    rates: Annotated[Many, _listed("Nominal rates in [0, 1], or signal-to-noise ratios such as 10dB")] = None,
+    severities: Annotated[Many, _listed("In place of rates, 1 to 5: word error rates .10 .20 .35 .50 .70")] = None,
     draws: Annotated[int | None, typer.Option(help="Noise draws at each rate.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Trainings of each model.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs at most.")] = None,
@@ -81,7 +83,8 @@ def run(
             "models": _models(models),
             "regimes": _joined(regimes),
             "corruptions": _joined(corruptions),
-            "rates": _numbers(rates),
+            "rates": _joined(rates),
+            "severities": _joined(severities),
             "draws": draws,
             "seeds": seeds,
             "root_seed": root_seed,
@@ -107,6 +110,40 @@ def report(folder: Annotated[Path, typer.Argument(help="A folder that `dual-benc
     """Render the report of a run again, from its stored rows alone."""
     with _explained():
         _render(folder)
+
+
+@app.command()
+def preview(
+    text: Annotated[str, typer.Argument(help="A sentence.")],
+    corruption: Annotated[Many, _listed("Which corruptions; by default all")] = None,
+    rate: Annotated[float, typer.Option(min=0, max=1, help="Nominal rate.")] = 0.3,
+    seed: Annotated[int, typer.Option(help="Another seed, another noise.")] = 0,
+) -> None:
+    """Show what each corruption makes of a sentence, and how much of it was hit."""
+    with _explained():
+        from dual_bench.preview import previews
+
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        for heading in ("corruption", "text", "WER", "CER", "dropped"):
+            table.add_column(heading, justify="right" if heading.isupper() or heading == "dropped" else "left")
+        for found in previews(text, _joined(corruption) or (), rate, seed):
+            if found.measured is None:
+                table.add_row(found.name, Text(found.why_not, style="dim"))
+                continue
+            shown = (found.measured.wer, found.measured.cer, found.measured.dropped)
+            table.add_row(found.name, _coloured(found.words), *(f"{share:.2f}" for share in shown))
+        screen.print(table)
+        screen.print(f"nominal rate {rate:g}; {_LEGEND if screen.color_system else 'lost words are not shown'}")
+
+
+_STYLES = {"same": "", "changed": "yellow", "added": "green", "lost": "red strike"}
+_LEGEND = "[yellow]changed[/yellow], [green]added[/green], [red strike]lost[/red strike]"
+
+
+def _coloured(words: Sequence[tuple[str, str]]) -> Text:
+    """The words with what became of them; those that are lost are shown where they can be struck out."""
+    shown = [(word, _STYLES[kind]) for word, kind in words if kind != "lost" or screen.color_system]
+    return Text(" ").join(Text(word, style=style) for word, style in shown)
 
 
 @app.command("list")
@@ -149,13 +186,6 @@ def _joined(values: Many) -> list[str] | None:
 def _models(values: Many) -> list[str] | None:
     joined = _joined(values)
     return list(CATALOGS["models"].entries) if joined == ["all"] else joined
-
-
-def _numbers(values: Many) -> list[float] | None:
-    try:
-        return None if values is None else [float(part) for part in _joined(values) or []]
-    except ValueError as error:
-        raise UserError(f"--rates: expected numbers in [0, 1]: {error}") from None
 
 
 def _render(folder: Path) -> None:

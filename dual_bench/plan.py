@@ -9,15 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from dual_bench.catalog import (
-    CORRUPTIONS,
     DATASETS,
     METRICS,
     MODELS,
@@ -26,17 +25,45 @@ from dual_bench.catalog import (
     parse_spec,
     validated,
 )
+from dual_bench.corruptions.noise import load
+from dual_bench.corruptions.recogniser import rate_of_snr
 from dual_bench.metrics import Metric
 from dual_bench.models.spec import ModelSpec
 from dual_bench.stats.frame import system_name
+from dual_bench.store import SeverityPoint
 from dual_bench.study import find_study
 from dual_bench.training import TrainingSettings
 from dual_bench.types import CLEAN, TRANSCRIPT_PREFIX, Condition, Corpus, Modality, Task, UserError
 
-Regime = Literal["clean", "mixed"]
+Regime = Literal["clean", "matched", "mixed"]
 DEFAULT_STUDY = "default"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever the same plan would give other numbers; part of every digest."""
+
+
+class Regimen(NamedTuple):
+    """What a model is trained on: a regime and, where that is ``matched``, the corruption and its rate."""
+
+    regime: Regime
+    corruption: str = ""
+    rate: float = 0.0
+
+    @property
+    def title(self) -> str:
+        return f"{self.regime} {self.corruption} {self.rate:g}" if self.corruption else self.regime
+
+
+def _rate(value: object) -> object:
+    """``"10 dB"`` as the share of noise in the power of a mixture; other text as a number."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return rate_of_snr(float(value[:-2])) if value.lower().endswith("db") else float(value)
+    except ValueError:
+        raise ValueError(f"expected a number in [0, 1] or a ratio such as 10dB, found '{value}'") from None
+
+
+Rate = Annotated[float, BeforeValidator(_rate), Field(ge=0, le=1)]
 
 
 class Plan(BaseModel):
@@ -51,7 +78,10 @@ class Plan(BaseModel):
     """Specs, ``name`` or ``name:setting=value,…``; the reference of every comparison is ``dual``, or else the first."""
     regimes: Annotated[tuple[Regime, ...], Field(min_length=1)] = ("clean", "mixed")
     corruptions: tuple[str, ...] = ("word-drop", "utterance-drop")
-    rates: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    rates: tuple[Rate, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    """Nominal rates in [0, 1], or signal-to-noise ratios such as "10 dB"."""
+    severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = ()
+    """In place of rates: 1 to 5, word error rates of .10 .20 .35 .50 .70 (``corruptions.severity``)."""
     draws: Annotated[int, Field(ge=1)] = 5
     seeds: Annotated[int, Field(ge=1)] = 5
     root_seed: int = 0
@@ -59,7 +89,7 @@ class Plan(BaseModel):
     """The primary metric; by default accuracy or mae."""
     training: TrainingSettings = TrainingSettings()
 
-    @field_validator("models", "regimes", "corruptions", "rates")
+    @field_validator("models", "regimes", "corruptions", "rates", "severities")
     @classmethod
     def _once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         twice = [value for value in values if values.count(value) > 1]
@@ -67,16 +97,39 @@ class Plan(BaseModel):
             raise ValueError(f"'{twice[0]}' stands twice")
         return values
 
-    def conditions(self, corpus: Corpus) -> tuple[Condition, ...]:
-        """Clean first, then each corruption by rate and draw, then the transcripts that the corpus brings."""
-        noisy = [
-            Condition(name, rate, draw)
-            for name in self.corruptions
-            for rate in sorted(self.rates)
-            if rate > 0
-            for draw in range(self.draws)
-        ]
-        return (CLEAN, *noisy, *(Condition(f"{TRANSCRIPT_PREFIX}{name}", 1.0) for name in corpus.transcripts))
+    def conditions(self, corpus: Corpus, scale: Sequence[SeverityPoint] = ()) -> tuple[Condition, ...]:
+        """Clean first, then each corruption by rate and draw, then the transcripts that the corpus brings, and last
+        what depends on the model, of which there is one draw.
+
+        Rates come from ``scale`` where the plan names severities. Severities that share a rate, because the corruption
+        cannot do more, are one condition, with the lowest of them.
+        """
+        noisy: list[Condition] = []
+        worst: list[Condition] = []
+        for name in self.corruptions:
+            model = load(name).needs == "model"
+            found = {point.rate: point.severity for point in reversed(scale) if point.corruption == name}
+            chosen = found if self.severities else {rate: 0 for rate in self.rates if rate > 0}
+            for rate, severity in sorted(chosen.items()):
+                draws = range(1 if model else self.draws)
+                (worst if model else noisy).extend(Condition(name, rate, draw, severity) for draw in draws)
+        heard = (Condition(f"{TRANSCRIPT_PREFIX}{name}", 1.0) for name in corpus.transcripts)
+        return (CLEAN, *noisy, *heard, *worst)
+
+
+def depends_on_model(condition: Condition) -> bool:
+    """Whether the words of a condition are chosen for each model."""
+    given = condition == CLEAN or condition.corruption.startswith(TRANSCRIPT_PREFIX)
+    return not given and load(condition.corruption).needs == "model"
+
+
+def largest_rates(conditions: Iterable[Condition]) -> dict[str, float]:
+    """Each corruption that training can meet, in the order of the plan, with the largest rate at which it is tested."""
+    found: dict[str, float] = {}
+    for c in conditions:
+        if c != CLEAN and not c.corruption.startswith(TRANSCRIPT_PREFIX) and not depends_on_model(c):
+            found[c.corruption] = max(c.rate, found.get(c.corruption, 0.0))
+    return found
 
 
 @dataclass(frozen=True)
@@ -95,24 +148,31 @@ class Variant:
 
 @dataclass(frozen=True)
 class Cell:
-    """One trained model under all conditions; ``digest`` names everything its rows depend on."""
+    """One trained model under the conditions it is asked about; ``digest`` names everything its rows depend on."""
 
     digest: str
     variant: Variant
-    regime: Regime
+    regimen: Regimen
     seed: int
     fold: int
+    conditions: tuple[int, ...]
+    """Numbers of conditions of the plan: all of them, but those that a ``matched`` model was trained for."""
 
     @property
     def title(self) -> str:
         """What is trained, for people."""
-        return f"{system_name(self.variant.model, self.variant.changed)} {self.regime} seed {self.seed}"
+        return f"{system_name(self.variant.model, self.variant.changed)} {self.regimen.title} seed {self.seed}"
+
+    @property
+    def reads(self) -> Regimen:
+        """What training reads: matched to clean text is clean, and so is all to a model that reads no words."""
+        clean = "text" not in self.variant.reads or self.regimen.corruption == CLEAN.corruption
+        return Regimen("clean") if clean else self.regimen
 
     @property
     def training(self) -> tuple[str, str, str, int, int]:
-        """Cells of equal key share their training: words make no difference to a model that reads none."""
-        regime = self.regime if "text" in self.variant.reads else "any"
-        return self.variant.model, self.variant.changed, regime, self.seed, self.fold
+        """Cells of equal key share their training."""
+        return self.variant.model, self.variant.changed, self.reads.title, self.seed, self.fold
 
 
 def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
@@ -122,16 +182,36 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"study {where} is not TOML: {error}") from None
+    for chosen, other in (("rates", "severities"), ("severities", "rates")):
+        if chosen in overrides and other not in overrides:
+            fields.pop(other, None)
     training = {**fields.get("training", {}), **overrides.get("training", {})}
     plan = validated(Plan, {**fields, **overrides, "training": training}, f"study {where}")
     variants(plan)
-    for corruption in plan.corruptions:
-        CORRUPTIONS.load(corruption)
     if plan.metric:
         METRICS.load(plan.metric)
-    if "mixed" in plan.regimes and not plan.corruptions:
-        raise UserError("regime 'mixed' trains on noisy words; name at least one corruption, or leave it out")
+    if plan.severities and "rates" in plan.model_fields_set:
+        raise UserError(f"study {where}: expected rates or severities, found both; leave one out")
+    _check_corruptions(plan)
     return plan
+
+
+def _check_corruptions(plan: Plan) -> None:
+    """UserError where the corruptions of a plan do not go with its regimes, or with severities."""
+    needs = {name: load(name).needs for name in plan.corruptions}
+    on_model = [name for name, needed in needs.items() if needed == "model"]
+    behind = [name for name, needed in needs.items() if needed == "tokens"]
+    if plan.severities and behind:
+        raise UserError(f"severities are word error rates, and '{behind[0]}' acts behind the words; give rates")
+    if "mixed" in plan.regimes and (len(on_model) == len(needs) or not (plan.severities or any(plan.rates))):
+        raise UserError(
+            "regime 'mixed' trains on noisy words; name a corruption that does not depend on the model, and a rate "
+            "above 0, or leave the regime out"
+        )
+    if "matched" in plan.regimes and on_model:
+        raise UserError(
+            f"regime 'matched' cannot train on '{on_model[0]}', which exists for trained models only; leave one out"
+        )
 
 
 def variants(plan: Plan) -> tuple[Variant, ...]:
@@ -171,6 +251,10 @@ def check(plan: Plan, corpus: Corpus) -> Plan:
             raise UserError(
                 f"model '{variant.model}' needs {' and '.join(missing)}, which '{corpus.name}' does not have"
             )
+    sound = corpus.signals.get("audio")
+    for name in plan.corruptions:
+        if load(name).needs == "sound" and (sound is None or sound.kind != "waveform"):
+            raise UserError(f"corruption '{name}' needs sound, and '{corpus.name}' has none but features; leave it out")
     usable = metrics_of(corpus.task)
     name = plan.metric or usable[0].name
     if METRICS.load(name).task != corpus.task.kind:
@@ -178,7 +262,9 @@ def check(plan: Plan, corpus: Corpus) -> Plan:
     return plan.model_copy(update={"metric": name})
 
 
-def cells(plan: Plan, corpus: Corpus, encoders: Mapping[str, str], device: str) -> tuple[Cell, ...]:
+def cells(
+    plan: Plan, corpus: Corpus, conditions: Sequence[Condition], encoders: Mapping[str, str], device: str
+) -> tuple[Cell, ...]:
     """Every cell of the plan; seeds vary slowest, so that an unfinished run is balanced."""
     shared = {
         "format": FORMAT_VERSION,
@@ -187,23 +273,45 @@ def cells(plan: Plan, corpus: Corpus, encoders: Mapping[str, str], device: str) 
         "device": device,
         "training": plan.training.model_dump(mode="json"),
         "root_seed": plan.root_seed,
-        "corruptions": [(name, CORRUPTIONS.load(name).version) for name in plan.corruptions],
-        "conditions": [(c.corruption, c.rate, c.draw) for c in plan.conditions(corpus)],
     }
+    asked = _asked(plan, conditions)
+    about = {regimen: _facts(conditions, numbers, regimen) for regimen, numbers in asked.items()}
     found, compared = [], variants(plan)
     for seed in range(plan.seeds):
         for variant in compared:
-            for regime in plan.regimes:
+            for regimen, numbers in asked.items():
                 for fold in range(len(corpus.folds)):
                     own = {
                         "model": variant.model,
                         "settings": variant.settings.model_dump(mode="json"),
-                        "regime": regime,
+                        "regimen": regimen,
                         "seed": seed,
                         "fold": corpus.folds[fold].name,
                     }
-                    found.append(Cell(_digest(shared | own), variant, regime, seed, fold))
+                    digest = _digest(shared | own | about[regimen])
+                    found.append(Cell(digest, variant, regimen, seed, fold, numbers))
     return tuple(found)
+
+
+def _asked(plan: Plan, conditions: Sequence[Condition]) -> dict[Regimen, tuple[int, ...]]:
+    """What is trained for each regime, and the numbers of the conditions that each is asked about."""
+    found: dict[Regimen, tuple[int, ...]] = {}
+    for regime in plan.regimes:
+        for number, c in enumerate(conditions):
+            regimen = Regimen(regime, c.corruption, c.rate) if regime == "matched" else Regimen(regime)
+            found[regimen] = (*found.get(regimen, ()), number)
+    return found
+
+
+def _facts(conditions: Sequence[Condition], numbers: Sequence[int], regimen: Regimen) -> dict[str, Any]:
+    """What a cell's rows owe to its conditions and, where it trains on them, to all."""
+    own = [conditions[number] for number in numbers]
+    names = sorted({c.corruption for c in own if c != CLEAN and not c.corruption.startswith(TRANSCRIPT_PREFIX)})
+    return {
+        "corruptions": [(name, load(name).version) for name in names],
+        "conditions": [astuple(c) for c in own],
+        "mixture": list(largest_rates(conditions).items()) if regimen.regime == "mixed" else [],
+    }
 
 
 def plan_digest(plan: Plan, wanted: Sequence[Cell]) -> str:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 from multiprocessing import connection
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
@@ -26,13 +27,14 @@ from dual_bench import provenance, store, training
 from dual_bench.bounds import ceilings, floors
 from dual_bench.features.audio import LogMel
 from dual_bench.features.cache import FeatureStore, content_key
-from dual_bench.features.text import MiniLM, encode_texts
+from dual_bench.features.text import MiniLM, sentence_distances
 from dual_bench.features.vision import FrameDCT
 from dual_bench.models.spec import ModelSpec, parameter_count
-from dual_bench.plan import Cell, Plan, cells, check, load_corpus, plan_digest, variants
+from dual_bench.plan import Cell, Plan, cells, check, depends_on_model, load_corpus, plan_digest, variants
 from dual_bench.training import Examples, Inputs, Queries
-from dual_bench.types import SPLITS, Condition, Corpus, FloatArray, IntArray, Modality, Ragged, Task
-from dual_bench.words import Words, words_of
+from dual_bench.types import SPLITS, Condition, Corpus, IntArray, Modality, Ragged, Task
+from dual_bench.words import Words, encode, scale_of, words_of
+from dual_bench.worst import Attack, Found, attack
 
 Report = Callable[[str, int, int, str], None]
 """(stage, done, total, detail); total 0 where it is not known."""
@@ -55,7 +57,10 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Job:
-    """All that training and prediction see, in one parcel for a process; test labels are not among it."""
+    """All that training and prediction see, in one parcel for a process.
+
+    Test labels are not among it, but in ``attack``: the worst case is sought with the truth, on frozen weights.
+    """
 
     spec: ModelSpec
     settings: BaseModel
@@ -66,17 +71,25 @@ class Job:
     train: Examples
     validation: Examples
     queries: Queries
+    attack: Attack | None
     device: str
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What comes back: scores (queries, K) and how they came about."""
+    """What comes back: scores (queries, K), what the attack found, and how they came about."""
 
     scores: NDArray[np.float32]
+    worst: Found | None
     fit: training.Fit
     parameters: int
     seconds_predict: float
+
+
+@cache
+def _encoder(device: str) -> MiniLM:
+    """One for all jobs of a process; its weights take seconds to load."""
+    return MiniLM(device)
 
 
 def work(job: Job) -> Outcome:
@@ -87,7 +100,8 @@ def work(job: Job) -> Outcome:
         fit = training.fit(module, resident, job.train, job.validation, job.task, job.training, *job.stream)
         began = time.perf_counter()
         scores = training.predict(module, resident, job.task, job.queries)
-        return Outcome(scores, fit, parameter_count(module), time.perf_counter() - began)
+        worst = None if job.attack is None else attack(module, resident, job.task, job.attack, _encoder(job.device))
+        return Outcome(scores, worst, fit, parameter_count(module), time.perf_counter() - began)
 
 
 # --------------------------------------------------------------------------------------------- a run
@@ -95,7 +109,11 @@ def work(job: Job) -> Outcome:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan with its corpus, everything encoded; ``encoded`` items were encoded only now."""
+    """A plan with its corpus, everything encoded; ``encoded`` items were encoded only now.
+
+    The first of ``conditions`` have their texts in ``words``; those of the rest depend on the model. ``measured`` has
+    a row for each condition and tested utterance of ``words``.
+    """
 
     plan: Plan
     corpus: Corpus
@@ -104,10 +122,17 @@ class Prepared:
     wanted: tuple[Cell, ...]
     digest: str
     folder: store.RunFolder
+    scale: tuple[store.SeverityPoint, ...]
     conditions: tuple[Condition, ...]
     words: Words
+    measured: pd.DataFrame
     inputs: Inputs
     encoded: int
+
+    @property
+    def shared(self) -> tuple[Condition, ...]:
+        """The conditions under which every model reads the same words."""
+        return self.conditions[: len(self.words.test)]
 
 
 def run(
@@ -132,7 +157,7 @@ def run(
     result = RunResult(folder.path, len(pending), len(ready.wanted) - len(pending), ready.encoded)
     earlier = folder.info() if folder.run_file.exists() else None
     ids = [ready.corpus.utterances[i].id for i in ready.words.tested]
-    texts = store.text_table(ready.conditions, ids, ready.words.test_texts, ready.words.table)
+    texts = store.text_table(ready.shared, ids, ready.words.test_texts, ready.measured)
     if earlier is not None and earlier.status == "complete" and not pending:
         folder.write_texts(texts)  # the same bytes, unless they were damaged
         return result
@@ -165,31 +190,36 @@ def _prepare(
     text_encoder = MiniLM(device)
     raw = [m for m, signal in corpus.signals.items() if signal.kind != "features"]
     names = {str(m): encoders[m].name for m in raw} | {"text": text_encoder.name}
-    wanted = cells(plan, corpus, names, device)
+    scale = scale_of(plan, corpus, lambda name: report("scale", 0, 0, f"severities of {name}"))
+    conditions = plan.conditions(corpus, scale)
+    wanted = cells(plan, corpus, conditions, names, device)
     digest = plan_digest(plan, wanted)
     folder = store.RunFolder(out or reports / f"{plan.name}-{digest[:8]}")
     folder.claim(digest)
 
-    conditions = plan.conditions(corpus)
     signals = {m: _encoded(corpus, m, encoders[m], cache, report) for m in encoders}
-    report("words", 0, 0, "noisy texts")
-    words = words_of(plan, corpus, conditions)
-    detail = f"{len(words.texts)} distinct texts to MiniLM"
-    text, encoded_texts = encode_texts(
-        words.texts, text_encoder, cache, lambda done, total: report("words", done, total, detail)
-    )
+    shared = [condition for condition in conditions if not depends_on_model(condition)]
+    regimens = dict.fromkeys(cell.reads for cell in wanted)
+    words = words_of(plan, corpus, shared, regimens, lambda done, total: report("noise", done, total, "noisy texts"))
+    detail = f"{len(words.readings)} distinct texts to MiniLM"
+    text, encoded_texts = encode(words, text_encoder, cache, lambda done, total: report("words", done, total, detail))
+    clean = np.tile(words.test[0, words.tested], len(shared))
+    cosine = sentence_distances(text, clean, words.test[:, words.tested].ravel())
     inputs = Inputs(signals["audio"][0], signals["vision"][0], text)
     for variant in variants(plan):  # settings that cannot be built are found before anything is written
         training.build(variant.spec, variant.settings, inputs.widths, corpus.task, "check")
     encoded = encoded_texts + sum(count for _, count in signals.values())
-    return Prepared(plan, corpus, device, names, wanted, digest, folder, conditions, words, inputs, encoded)
+    measured = words.table.assign(cosine=cosine)
+    return Prepared(
+        plan, corpus, device, names, wanted, digest, folder, scale, conditions, words, measured, inputs, encoded
+    )
 
 
 def _work_off(
     ready: Prepared, pending: Sequence[Cell], jobs: int, environment: store.Provenance, report: Report
 ) -> None:
     """Train, predict and store the pending cells; those that share their training together."""
-    in_order = sorted(pending, key=lambda cell: (cell.seed, cell.training, cell.regime))
+    in_order = sorted(pending, key=lambda cell: (cell.seed, cell.training, cell.regimen))
     groups = [list(group) for _, group in groupby(in_order, key=lambda cell: cell.training)]
     waiting = {group[0].digest: group[0].title for group in groups}
     done, total = len(ready.wanted) - len(pending), len(ready.wanted)
@@ -205,17 +235,17 @@ def _work_off(
 
 
 def _outcomes(
-    executor: Executor | None, groups: Sequence[list[Cell]], job_of: Callable[[Cell], Job]
+    executor: Executor | None, groups: Sequence[list[Cell]], job_of: Callable[[list[Cell]], Job]
 ) -> Iterator[tuple[list[Cell], Outcome, Queries]]:
     """The outcome of each group of cells that share their training, in the order they finish."""
     if executor is None:
         for group in groups:
-            job = job_of(group[0])
+            job = job_of(group)
             yield group, work(job), job.queries
         return
     futures: dict[Future[Outcome], tuple[list[Cell], Queries]] = {}
     for group in groups:
-        job = job_of(group[0])
+        job = job_of(group)
         futures[executor.submit(work, job)] = (group, job.queries)
     for future in as_completed(futures):
         group, queries = futures[future]
@@ -244,9 +274,13 @@ def _encoded(
     return FeatureStore(folder, encoder.width).ensure(keys, encode)
 
 
-def _job(ready: Prepared, cell: Cell) -> Job:
+def _job(ready: Prepared, group: Sequence[Cell]) -> Job:
+    """What cells that share their training have to do together."""
     plan, corpus, words = ready.plan, ready.corpus, ready.words
+    cell = group[0]
     fold = corpus.folds[cell.fold]
+    asked = sorted({number for one in group for number in one.conditions})
+    chosen = [number for number in asked if number >= len(words.test)]
     return Job(
         cell.variant.spec,
         cell.variant.settings,
@@ -254,9 +288,10 @@ def _job(ready: Prepared, cell: Cell) -> Job:
         corpus.task,
         plan.training,
         ready.inputs,
-        _examples(corpus, fold.train, words.training[cell.regime]),
-        _examples(corpus, fold.validation, words.validation[cell.regime]),
-        _queries(words.test[:, fold.test], fold.test),
+        _examples(corpus, fold.train, words.training[cell.reads][cell.fold]),
+        _examples(corpus, fold.validation, words.validation[cell.reads][cell.fold]),
+        _queries(words.test[asked[: len(asked) - len(chosen)]][:, fold.test], fold.test),
+        _attack(ready, fold.test, [ready.conditions[number] for number in chosen]),
         ready.device,
     )
 
@@ -271,31 +306,54 @@ def _queries(texts: IntArray, rows: IntArray) -> Queries:
     return Queries(pairs[:, 1], pairs[:, 0])
 
 
+def _attack(ready: Prepared, rows: IntArray, conditions: Sequence[Condition]) -> Attack | None:
+    """What a model is to be attacked with, where a condition depends on it."""
+    if not conditions:
+        return None
+    utterances = [ready.corpus.utterances[i] for i in rows]
+    return Attack(
+        tuple(conditions),
+        rows,
+        tuple(u.id for u in utterances),
+        tuple(u.text for u in utterances),
+        np.array([u.target for u in utterances], np.float64),
+        ready.plan.root_seed,
+    )
+
+
 def _store_cell(ready: Prepared, cell: Cell, outcome: Outcome, queries: Queries, environment: store.Provenance) -> None:
     """Spread the scores over the conditions, join the labels, write."""
-    corpus, words, conditions = ready.corpus, ready.words, ready.conditions
+    corpus, words = ready.corpus, ready.words
     fold = corpus.folds[cell.fold]
-    texts = words.test[:, fold.test]
+    shared = [number for number in cell.conditions if number < len(words.test)]
+    texts = words.test[shared][:, fold.test]
     # the pairs were sorted by (text, utterance): one number a pair, in that order, finds each of them
     width = len(corpus)
     order = queries.texts * width + queries.rows
-    asked = texts * width + fold.test[None, :]
-    scores: FloatArray = outcome.scores[np.searchsorted(order, asked)]
+    scores = outcome.scores[np.searchsorted(order, texts * width + fold.test[None, :])]
     place = np.searchsorted(words.tested, fold.test)
-    rows = (np.arange(len(conditions))[:, None] * len(words.tested) + place).ravel()
+    rows = (np.array(shared)[:, None] * len(words.tested) + place).ravel()
+    measured, read = ready.measured.iloc[rows], None
+    if outcome.worst is not None and len(shared) < len(cell.conditions):
+        scores = np.concatenate([scores, outcome.worst.scores])
+        measured = pd.concat([measured, outcome.worst.measured])
+        read = [*([None] * len(rows)), *outcome.worst.texts]
     who: dict[str, str | int] = {
         "model": cell.variant.model,
         "variant": cell.variant.changed,
-        "regime": cell.regime,
+        "regime": cell.regimen.regime,
         "seed": cell.seed,
         "fold": fold.name,
     }
     tested = [corpus.utterances[i] for i in fold.test]
-    table = store.prediction_table({"cell": cell.digest, **who}, conditions, tested, scores, words.table.iloc[rows])
+    conditions = [ready.conditions[number] for number in cell.conditions]
+    table = store.prediction_table({"cell": cell.digest, **who}, conditions, tested, scores, measured, read)
     ready.folder.write_cell(
         table,
         digest=cell.digest,
         **who,
+        corruption=cell.regimen.corruption,
+        rate=cell.regimen.rate,
         parameters=outcome.parameters,
         best_epoch=outcome.fit.best_epoch,
         history=outcome.fit.history,
@@ -336,6 +394,7 @@ def _describe(ready: Prepared, environment: store.Provenance) -> store.RunInfo:
         cells=tuple(cell.digest for cell in ready.wanted),
         floors=floors(corpus),
         ceilings=ceilings(corpus, ready.conditions),
+        severities=ready.scale,
         encoders=ready.encoders,
         provenance=environment,
     )

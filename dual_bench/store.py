@@ -30,24 +30,27 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dual_bench.types import Condition, FloatArray, Task, UserError, Utterance
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 PREDICTION_COLUMNS = {
     "cell": "digest of the trained model",
     "model": "name in the catalogue",
     "variant": "settings that differ from the model's own, empty where none does",
-    "regime": "what the model saw in training: clean or mixed",
+    "regime": "what the model saw in training: clean, matched (this corruption at this rate) or mixed",
     "seed": "training seed, a whole number",
     "fold": "which division of the corpus; 'official' where there is one",
     "corruption": "name in the catalogue, 'clean', or 'transcript:NAME'",
     "rate": "nominal rate in [0, 1]",
     "draw": "which noise draw, shared by all models",
+    "severity": "1 to 5 where the rate was chosen for its word error rate on training text, else 0",
     "utterance": "id",
     "cluster": "dialogue, session, video or actor",
     "truth": "index of the class, or the value",
     "wer": "realised word error rate of this text against the reference; NaN where the reference has no word",
     "cer": "realised character error rate, likewise",
     "dropped": "share of the reference's words that are gone, likewise",
+    "cosine": "cosine distance between the mean token embeddings of reference and text; 1 where one has no token",
+    "text": "what the model read, where the corruption depends on the model; else null, and in texts.parquet",
 }
 """Columns of a prediction table; ``score_0`` … ``score_{K-1}`` follow: class probabilities, or one value."""
 
@@ -55,14 +58,20 @@ TEXT_COLUMNS = {
     "corruption": PREDICTION_COLUMNS["corruption"],
     "rate": PREDICTION_COLUMNS["rate"],
     "draw": PREDICTION_COLUMNS["draw"],
+    "severity": PREDICTION_COLUMNS["severity"],
     "utterance": "id",
     "text": "what the model reads",
     "wer": PREDICTION_COLUMNS["wer"],
     "cer": PREDICTION_COLUMNS["cer"],
     "dropped": PREDICTION_COLUMNS["dropped"],
+    "cosine": PREDICTION_COLUMNS["cosine"],
     "words": "words in the reference",
     "errors": "substituted, deleted and inserted words",
 }
+
+
+MEASURED = ("wer", "cer", "dropped", "cosine")
+"""What is measured on every text, by the names of the columns."""
 
 
 class _Record(BaseModel):
@@ -95,6 +104,20 @@ class CeilingPoint(_Record):
     corruption: str
     rate: float
     accuracy: float
+
+
+class SeverityPoint(_Record):
+    """What severity 1..5 of a corruption means on this corpus: the rate whose WER on the training text is nearest."""
+
+    corruption: str
+    severity: int
+    target: float
+    """The word error rate asked for."""
+    rate: float
+    wer: float
+    """What the rate makes of the training text."""
+    reached: bool
+    """Whether that is the target; if not, it is the most (or the least) that the corruption can do."""
 
 
 class Provenance(_Record):
@@ -132,6 +155,7 @@ class RunInfo(_Record):
     floors: dict[str, float | None]
     """Each metric of the constant prediction that is best on the training part; None: undefined."""
     ceilings: tuple[CeilingPoint, ...]
+    severities: tuple[SeverityPoint, ...] = ()
     encoders: dict[str, str]
     provenance: Provenance
     problem: str | None = None
@@ -147,6 +171,9 @@ class CellInfo(_Record):
     regime: str
     seed: int
     fold: str
+    corruption: str = ""
+    """What a model of the regime matched was trained on, ``clean`` included; of other regimes nothing."""
+    rate: float = 0.0
     parameters: int
     best_epoch: int
     history: tuple[dict[str, float], ...]
@@ -209,7 +236,7 @@ def text_table(
     columns: dict[str, Any] = _condition_columns(conditions, n)
     columns["utterance"] = _dictionary(utterances, np.tile(np.arange(n), len(conditions)))
     columns["text"] = pa.array(texts, pa.string())
-    for name in ("wer", "cer", "dropped"):
+    for name in MEASURED:
         columns[name] = pa.array(measured[name].to_numpy(np.float32))
     for name in ("words", "errors"):
         columns[name] = pa.array(measured[name].to_numpy(np.int32))
@@ -222,6 +249,7 @@ def _condition_columns(conditions: Sequence[Condition], repeats: int) -> dict[st
         "corruption": _dictionary(names, np.repeat(np.array([names.index(c.corruption) for c in conditions]), repeats)),
         "rate": pa.array(np.repeat([c.rate for c in conditions], repeats)),
         "draw": pa.array(np.repeat([c.draw for c in conditions], repeats).astype(np.int16)),
+        "severity": pa.array(np.repeat([c.severity for c in conditions], repeats).astype(np.int8)),
     }
 
 
@@ -231,11 +259,12 @@ def prediction_table(
     utterances: Sequence[Utterance],
     scores: FloatArray,
     measured: pd.DataFrame,
+    texts: Sequence[str | None] | None = None,
 ) -> pa.Table:
-    """Join a cell's scores with the labels: the first place where the two meet.
+    """Join a cell's scores with the labels.
 
-    ``cell`` holds the columns from ``cell`` to ``fold``; ``scores`` is (conditions, N, K); ``measured`` has
-    conditions x N rows in the same order.
+    ``cell`` holds the columns from ``cell`` to ``fold``; ``scores`` is (conditions, N, K); ``measured`` and ``texts``
+    have conditions x N rows in the same order.
     """
     count, n, k = scores.shape
     total = count * n
@@ -253,8 +282,9 @@ def prediction_table(
     columns["utterance"] = _dictionary([u.id for u in utterances], rows)
     columns["cluster"] = _dictionary(clusters, np.array([position[u.cluster] for u in utterances])[rows])
     columns["truth"] = pa.array(np.array([u.target for u in utterances])[rows])
-    for name in ("wer", "cer", "dropped"):
+    for name in MEASURED:
         columns[name] = pa.array(measured[name].to_numpy(np.float32))
+    columns["text"] = pa.array([None] * total if texts is None else texts, pa.string()).dictionary_encode()
     for i in range(k):
         columns[f"score_{i}"] = pa.array(scores[:, :, i].reshape(-1).astype(np.float32))
     return pa.table(columns)

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
@@ -147,11 +148,13 @@ class Resident:
                 ragged = standardised(ragged, train)
             elif device != "cpu":  # on the CPU a memory map will do
                 ragged = ragged.compact()
-            self._sequences[modality] = (
-                torch.from_numpy(ragged.values).to(device),
-                torch.from_numpy(ragged.starts).to(device),
-                torch.from_numpy(ragged.lengths).to(device),
-            )
+            self._sequences[modality] = _tensors(ragged, device)
+
+    def reading(self, text: Ragged) -> Resident:
+        """The same voices and faces, with other texts."""
+        other = copy(self)
+        other._sequences = self._sequences | {"text": _tensors(text, self.device)}
+        return other
 
     def batch(self, rows: IntArray, texts: IntArray) -> Batch:
         """Pad and mask what the model reads; a modality it does not read comes without a valid step."""
@@ -174,6 +177,12 @@ class Resident:
             return values.new_zeros(len(rows), 1, values.shape[1]), mask
         # padding repeats some row of the corpus: finite, and masked
         return values[torch.where(mask, starts[rows][:, None] + steps, 0)], mask
+
+
+def _tensors(ragged: Ragged, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    parts = (ragged.values, ragged.starts, ragged.lengths)
+    values, starts, lengths = (torch.from_numpy(part).to(device) for part in parts)
+    return values, starts, lengths
 
 
 def standardised(ragged: Ragged, train: IntArray) -> Ragged:

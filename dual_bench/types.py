@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,11 +198,15 @@ class Widths:
 
 @dataclass(frozen=True, order=True)
 class Condition:
-    """What happens to the test text: a corruption at a nominal rate in [0, 1], and which noise draw."""
+    """What happens to the test text: a corruption at a nominal rate in [0, 1], and which noise draw.
+
+    ``severity`` 1..5 where the rate was chosen for its word error rate (``corruptions.severity``), else 0.
+    """
 
     corruption: str
     rate: float
     draw: int = 0
+    severity: int = 0
 
 
 CLEAN = Condition("clean", 0.0, 0)
@@ -212,16 +217,55 @@ TRANSCRIPT_PREFIX = "transcript:"
 
 
 @dataclass(frozen=True)
-class Corruption:
-    """A way for words to get lost, with ``apply(text, rate, rng) -> text``.
+class TrainingText:
+    """The texts of a training part with their targets (n,): where corruptions take words from that are not there."""
 
-    ``apply`` draws the same numbers from ``rng`` whatever the rate, so that heavier noise contains lighter noise;
-    at rate 0 it returns its argument, to the byte.
+    task: Task
+    texts: tuple[str, ...]
+    targets: FloatArray
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Every running word, so that one drawn evenly comes as often as it is said."""
+        return tuple(word for text in self.texts for word in text.split())
+
+
+@dataclass(frozen=True)
+class Context:
+    """What some corruptions know besides a text: the training part, and the target of the utterance that it is of
+    (NaN where nobody knows)."""
+
+    training: TrainingText
+    target: float = math.nan
+
+
+Needs = Literal["nothing", "training", "sound", "tokens", "model"]
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """A way for words to get lost or go wrong. ``needs`` says what ``apply`` is given:
+
+    * ``nothing``: ``apply(text, rate, rng) -> text``;
+    * ``training``: ``apply(text, rate, rng, context) -> text``, with a ``Context``;
+    * ``sound``: ``apply(text, rate, rng, samples, sample_rate) -> text``, with the waveform of the utterance;
+    * ``tokens``: ``apply(tokens, rate, rng, unknown) -> tokens``, token embeddings (T, d) behind the words, with the
+      embedding (d,) of the unknown token;
+    * ``model``: ``apply(texts, rates, harm, rngs)`` -> the texts at each rate; it depends on the model, whose losses
+      on texts are ``harm`` (``corruptions.worst.Harm``), and has a generator for each text.
+
+    ``apply`` draws the same numbers from ``rng`` whatever the rate; at rate 0 it returns its argument, to the byte.
     """
 
     name: str
     version: int
-    apply: Callable[[str, float, np.random.Generator], str]
+    apply: Callable[..., Any]
+    rate_is: str
+    """What the nominal rate is the share of: "words lost"."""
+    needs: Needs = "nothing"
+    nested: bool = True
+    """Whether, within one draw, heavier noise contains lighter noise: what is hit at a rate is hit, and in the same
+    way, at every higher one."""
 
 
 # ---------------------------------------------------------------------------------------------- models

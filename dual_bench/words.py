@@ -1,65 +1,157 @@
-"""The words of a study: every text that is read in training and in testing, made once, for all models."""
+"""The words of a study: everything that is read in training and in testing, made once, for all models."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from dual_bench.corruptions.noise import corrupted, measured, mixed
-from dual_bench.plan import Plan
-from dual_bench.types import SPLITS, Condition, Corpus, IntArray
+from dual_bench.corruptions.noise import Reading, Spoken, corrupted, matched, measured, mixed
+from dual_bench.corruptions.severity import find
+from dual_bench.features.text import Alter, MiniLM, alter_tokens, encode_texts
+from dual_bench.plan import Plan, Regimen, largest_rates
+from dual_bench.store import SeverityPoint
+from dual_bench.types import Condition, Corpus, Fold, IntArray, Ragged, TrainingText
+
+PerFold = tuple[IntArray, ...]
+"""For each fold (V, N): row numbers of V readings of each utterance of the corpus, -1 where it is never read so."""
 
 
 @dataclass(frozen=True)
 class Words:
-    """Every text of a study as row numbers of ``texts``: what is read in training, and in testing.
+    """Every reading of a study, and who reads which, as row numbers of ``readings``.
 
-    ``training[regime]`` (V, N) and ``validation[regime]`` (V', N) for all N utterances of the corpus, and ``test``
-    (conditions, N), each -1 where an utterance is never read so; ``table`` has what was measured on the test texts,
-    condition after condition, for the utterances ``tested`` (M,).
+    The first ``sealed`` readings are the clean ones and those of training and validation; the rest is read in tests
+    alone. ``test`` (conditions, N) is -1 where an utterance is not tested. ``table`` has what was measured on the test
+    texts, condition after condition, for the utterances ``tested`` (M,).
     """
 
-    texts: tuple[str, ...]
-    training: dict[str, IntArray]
-    validation: dict[str, IntArray]
+    readings: tuple[Reading, ...]
+    sealed: int
+    training: Mapping[Regimen, PerFold]
+    validation: Mapping[Regimen, PerFold]
     test: IntArray
     tested: IntArray
-    test_texts: tuple[str, ...]
     table: pd.DataFrame
 
+    @property
+    def test_texts(self) -> list[str]:
+        """The text of each row of ``table``."""
+        return [self.readings[i].text for i in self.test[:, self.tested].ravel()]
 
-def words_of(plan: Plan, corpus: Corpus, conditions: Sequence[Condition]) -> Words:
-    """Make every noisy text of the plan; models have no part in it."""
-    number: dict[str, int] = {}
 
-    def rows(texts: Iterable[str]) -> list[int]:
-        return [number.setdefault(text, len(number)) for text in texts]
+def training_text(corpus: Corpus, fold: Fold) -> TrainingText:
+    """The words of the training part of a fold, and their labels."""
+    chosen = [corpus.utterances[i] for i in fold.train]
+    return TrainingText(corpus.task, tuple(u.text for u in chosen), np.array([u.target for u in chosen], np.float64))
 
-    utterances = corpus.utterances
-    trained, chosen_on, tested = (
-        np.unique(np.concatenate([getattr(fold, part) for fold in corpus.folds])) for part in SPLITS
-    )
 
-    def noisy_texts(read: IntArray, versions: range) -> IntArray:
-        found = np.full((len(versions), len(utterances)), -1, np.int64)
-        for place, version in enumerate(versions):
-            found[place, read] = rows(mixed(utterances[i], plan.corruptions, version, plan.root_seed) for i in read)
-        return found
+def _spoken(corpus: Corpus, training: TrainingText) -> Callable[[int], Spoken]:
+    """Utterance by number, with what its corruptions may need."""
+    sound = corpus.signals.get("audio")
 
-    clean = np.array([rows(u.text for u in utterances)], np.int64)
-    training_rows, validation_rows = {"clean": clean}, {"clean": clean}
-    if "mixed" in plan.regimes:
-        count = plan.training.noisy_texts
-        training_rows["mixed"] = noisy_texts(trained, range(count))
-        validation_rows["mixed"] = noisy_texts(chosen_on, range(count, count + plan.training.noisy_validation_texts))
-    references = [utterances[i].text for i in tested]
-    noisy = [[corrupted(utterances[i], condition, plan.root_seed) for i in tested] for condition in conditions]
-    test = np.full((len(conditions), len(utterances)), -1, np.int64)
-    for i, texts in enumerate(noisy):
-        test[i, tested] = rows(texts)
-    flat = tuple(text for texts in noisy for text in texts)
-    table = measured(references * len(conditions), flat)
-    return Words(tuple(number), training_rows, validation_rows, test, tested, flat, table)
+    def of(i: int) -> Spoken:
+        if sound is None or sound.kind != "waveform":
+            return Spoken(corpus.utterances[i], training)
+        return Spoken(corpus.utterances[i], training, np.asarray(sound.items[i], np.float32), sound.rate)
+
+    return of
+
+
+def scale_of(plan: Plan, corpus: Corpus, progress: Callable[[str], None]) -> tuple[SeverityPoint, ...]:
+    """What the severities of the plan mean on this corpus, found on its training text; none where it names rates.
+
+    Where a corpus is cross-validated that is the text of every utterance that trains in some fold: one scale for all
+    folds, found without labels and with noise that is never tested.
+    """
+    points = []
+    trained = np.unique(np.concatenate([fold.train for fold in corpus.folds]))
+    spoken = [_spoken(corpus, training_text(corpus, corpus.folds[0]))(i) for i in trained]
+    for name in plan.corruptions if plan.severities else ():
+        progress(name)
+        for found in find(name, spoken, plan.severities, plan.root_seed):
+            facts = {"severity": found.severity, "target": found.target, "rate": found.rate, "wer": found.wer}
+            points.append(SeverityPoint(corruption=name, reached=found.reached, **facts))
+    return tuple(points)
+
+
+def words_of(
+    plan: Plan,
+    corpus: Corpus,
+    conditions: Sequence[Condition],
+    regimens: Iterable[Regimen],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Words:
+    """Make every text of the plan under ``conditions``, none of which depends on a model.
+
+    ``progress`` is told how many conditions are made of how many.
+    """
+    number: dict[Reading, int] = {}
+
+    def rows(readings: Iterable[Reading]) -> list[int]:
+        return [number.setdefault(reading, len(number)) for reading in readings]
+
+    folds = [(fold, _spoken(corpus, training_text(corpus, fold))) for fold in corpus.folds]
+    clean = np.array([rows(Reading(u.text) for u in corpus.utterances)], np.int64)
+    training: dict[Regimen, PerFold] = {}
+    validation: dict[Regimen, PerFold] = {}
+    count, more = plan.training.noisy_texts, plan.training.noisy_validation_texts
+    for regimen in regimens:
+        make = _maker(regimen, largest_rates(conditions), plan.root_seed)
+        if make is None:
+            training[regimen] = validation[regimen] = (clean,) * len(folds)
+            continue
+
+        def table(read: IntArray, spoken: Callable[[int], Spoken], versions: range, make: Maker = make) -> IntArray:
+            found = np.full((len(versions), len(corpus)), -1, np.int64)
+            for place, version in enumerate(versions):
+                found[place, read] = rows(make(spoken(i), version) for i in read)
+            return found
+
+        later = range(count, count + more)
+        training[regimen] = tuple(table(fold.train, spoken, range(count)) for fold, spoken in folds)
+        validation[regimen] = tuple(table(fold.validation, spoken, later) for fold, spoken in folds)
+    sealed = len(number)
+
+    tested = np.unique(np.concatenate([fold.test for fold in corpus.folds]))
+    home = {int(i): spoken for fold, spoken in folds for i in fold.test}
+    test = np.full((len(conditions), len(corpus)), -1, np.int64)
+    readings: list[Reading] = []
+    for place, condition in enumerate(conditions):
+        progress(place, len(conditions))
+        readings += [corrupted(home[int(i)](int(i)), condition, plan.root_seed) for i in tested]
+        test[place, tested] = rows(readings[-len(tested) :])
+    references = [corpus.utterances[i].text for i in tested] * len(conditions)
+    return Words(tuple(number), sealed, training, validation, test, tested, measured(references, readings))
+
+
+Maker = Callable[[Spoken, int], Reading]
+"""(utterance, which of its noisy readings) -> the reading."""
+
+
+def _maker(regimen: Regimen, largest: Mapping[str, float], root_seed: int) -> Maker | None:
+    """How a regimen makes the readings it trains on; None where they are the clean ones."""
+    if regimen.regime == "mixed":
+        return lambda spoken, version: mixed(spoken, largest, version, root_seed)
+    if regimen.regime == "matched":
+        condition = Condition(regimen.corruption, regimen.rate)
+        return lambda spoken, version: matched(spoken, condition, version, root_seed)
+    return None
+
+
+def encode(words: Words, encoder: MiniLM, cache: Path, progress: Callable[[int, int], None]) -> tuple[Ragged, int]:
+    """Token embeddings of every reading, and how many were encoded now. No bit of what training reads depends on what
+    is read in tests alone."""
+    clean, encoded = encode_texts([r.text for r in words.readings], encoder, cache, progress, words.sealed)
+    if all(reading.noise is None for reading in words.readings):
+        return clean, encoded
+    unknown = np.asarray(encode_texts(["[UNK]"], encoder, cache)[0][0])[0]
+    changes: list[tuple[str, Alter] | None] = [
+        None if r.noise is None else (repr(r.noise), partial(r.noise, unknown=unknown)) for r in words.readings
+    ]
+    altered, made = alter_tokens(clean, changes, encoder, cache)
+    return altered, encoded + made

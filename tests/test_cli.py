@@ -75,7 +75,7 @@ def test_run_ends_with_a_report_and_says_where(manifest: Path, tmp_path: Path) -
         (["--models", "dual:sdm=perhaps"], "model 'dual': sdm:"),
         (["--models", "dual,dual:sdm=on"], "is the same as another"),
         (["--rates", "0,1.5"], "rates.1: Input should be less than or equal to 1 (found 1.5)"),
-        (["--rates", "0,half"], "expected numbers in [0, 1]"),
+        (["--rates", "0,half"], "expected a number in [0, 1] or a ratio such as 10dB"),
         (["--regimes", "cleen"], "regimes.0"),
         (["--seeds", "0"], "seeds"),
         (["--epochs", "0"], "training.epochs: Input should be greater than or equal to 1 (found 0)"),

@@ -209,10 +209,11 @@ def test_the_digest_names_everything_a_result_depends_on(finished: tuple[Plan, P
 
     plan, corpus = finished[0], load_corpus(finished[0].dataset, Path())
     other = plan.model_copy(update={field: value})
-    digests = [plan_digest(p, cells(p, corpus, {}, "cpu")) for p in (plan, other)]
+    digests = [plan_digest(p, cells(p, corpus, p.conditions(corpus), {}, "cpu")) for p in (plan, other)]
     assert digests[0] != digests[1]
-    assert digests[0] != plan_digest(plan, cells(plan, corpus, {}, "cuda"))
-    assert digests[0] != plan_digest(plan, cells(plan, corpus, {"text": "another"}, "cpu"))
+    conditions = plan.conditions(corpus)
+    assert digests[0] != plan_digest(plan, cells(plan, corpus, conditions, {}, "cuda"))
+    assert digests[0] != plan_digest(plan, cells(plan, corpus, conditions, {"text": "another"}, "cpu"))
 
 
 def test_provenance_stands_beside_the_result(finished: tuple[Plan, Path]) -> None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dual_bench import provenance
+from dual_bench.store import MEASURED as MEASURED_NAMES
 from dual_bench.store import (
     PREDICTION_COLUMNS,
     SCHEMA_VERSION,
@@ -37,7 +38,12 @@ UTTERANCES = [
     Utterance(f"u{i}", "test", cluster, "s", f"text {i}", float(i % 3))
     for i, cluster in enumerate(["d9", "d1", "d9", "d5"])
 ]
-CONDITIONS = [CLEAN, Condition("word-drop", 0.5, 0), Condition("utterance-drop", 0.5, 1), Condition("word-drop", 1.0)]
+CONDITIONS = [
+    CLEAN,
+    Condition("word-drop", 0.5, 0, 4),
+    Condition("utterance-drop", 0.5, 1),
+    Condition("word-drop", 1.0),
+]
 ROWS = len(UTTERANCES) * len(CONDITIONS)
 SCORES = np.random.default_rng(0).random((len(CONDITIONS), len(UTTERANCES), 3))
 MEASURED = pd.DataFrame(
@@ -45,6 +51,7 @@ MEASURED = pd.DataFrame(
         "wer": np.arange(ROWS) / 10,
         "cer": np.arange(ROWS) / 100,
         "dropped": np.where(np.arange(ROWS) == 5, np.nan, np.arange(ROWS) / 1000),
+        "cosine": np.arange(ROWS) / 50,
         "words": np.arange(ROWS) + 7,
         "errors": np.arange(ROWS),
     },
@@ -167,11 +174,19 @@ def test_prediction_rows_join_scores_labels_and_noise_of_the_same_utterance_and_
     for i, (row, ((c, condition), (u, utterance))) in enumerate(zip(rows, pairs, strict=True)):
         expected = {"cell": A, "model": "dual", "variant": "sdm=off", "regime": "mixed", "seed": 3, "fold": "f1"}
         expected |= {"corruption": condition.corruption, "rate": condition.rate, "draw": condition.draw}
+        expected |= {"severity": condition.severity, "text": None}
         expected |= {"utterance": utterance.id, "cluster": utterance.cluster, "truth": utterance.target}
         assert {name: row[name] for name in expected} == expected
-        noise = [row["wer"], row["cer"], row["dropped"]]
-        assert noise == pytest.approx([i / 10, i / 100, np.nan if i == 5 else i / 1000], nan_ok=True)
+        noise = [row[name] for name in MEASURED_NAMES]
+        assert noise == pytest.approx([i / 10, i / 100, np.nan if i == 5 else i / 1000, i / 50], nan_ok=True)
         assert [row[f"score_{k}"] for k in range(3)] == SCORES[c, u].astype(np.float32).tolist()
+
+
+def test_what_a_model_read_stands_in_its_rows_where_it_depends_on_the_model() -> None:
+    read = [*([None] * (ROWS - 4)), "a", "b", "", "a"]
+    cell = {"cell": A, "model": "dual", "variant": "", "regime": "clean", "seed": 0, "fold": "f1"}
+    made = prediction_table(cell, CONDITIONS, UTTERANCES, SCORES, MEASURED, read)
+    assert made.column("text").to_pylist() == read
 
 
 def test_text_rows_are_condition_after_condition() -> None:

@@ -1,11 +1,15 @@
-"""How much noise a text really took: word and character error rate after jiwer's definitions."""
+"""How much noise a text really took: word and character error rate after jiwer's definitions.
+
+The alignment is rapidfuzz's, as jiwer's is; without jiwer's transformations it is some ten times faster, which counts
+where every text of a study is measured.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-import jiwer
+from rapidfuzz.distance import Levenshtein
 
 
 @dataclass(frozen=True)
@@ -22,18 +26,45 @@ class Measured:
     errors: int
 
 
+UNKNOWN = Measured(math.nan, math.nan, math.nan, 0, 0)
+"""Of a text whose noise is not in its words."""
+
+
+@dataclass(frozen=True)
+class WordErrors:
+    """Counts of one alignment; their sum is the smallest number of edits."""
+
+    substituted: int
+    deleted: int
+    inserted: int
+
+    @property
+    def total(self) -> int:
+        return self.substituted + self.deleted + self.inserted
+
+
+def word_errors(reference: list[str], words: list[str]) -> WordErrors:
+    """Align two lists of words.
+
+    >>> word_errors("we opened the letter".split(), "we open letter now".split())
+    WordErrors(substituted=3, deleted=0, inserted=0)
+    """
+    kinds = [edit.tag for edit in Levenshtein.editops(reference, words)]
+    return WordErrors(kinds.count("replace"), kinds.count("delete"), kinds.count("insert"))
+
+
 def measure(reference: str, text: str) -> Measured:
     """Align ``text`` with ``reference`` (Levenshtein) and count.
 
     >>> measure("we opened the letter", "we opened letter")
     Measured(wer=0.25, cer=0.2, dropped=0.25, words=4, errors=1)
     """
-    words = len(reference.split())
+    expected, found = reference.split(), text.split()
+    words = len(expected)
     if not words:
-        return Measured(math.nan, math.nan, math.nan, 0, len(text.split()))
+        return Measured(math.nan, math.nan, math.nan, 0, len(found))
     if reference == text:
         return Measured(0.0, 0.0, 0.0, words, 0)
-    aligned = jiwer.process_words(" ".join(reference.split()), " ".join(text.split()))
-    errors = aligned.substitutions + aligned.deletions + aligned.insertions
-    cer = jiwer.process_characters(reference, text).cer
-    return Measured(errors / words, float(cer), aligned.deletions / words, words, errors)
+    errors = word_errors(expected, found)
+    cer = Levenshtein.distance(reference, text) / len(reference)
+    return Measured(errors.total / words, cer, errors.deleted / words, words, errors.total)

@@ -5,39 +5,124 @@ So all models read the same words, and within one draw heavier noise contains li
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dual_bench.catalog import CORRUPTIONS
-from dual_bench.corruptions.measure import measure
+from dual_bench.corruptions.measure import UNKNOWN, measure
 from dual_bench.seeding import generator
-from dual_bench.types import CLEAN, TRANSCRIPT_PREFIX, Condition, Corruption, Utterance
+from dual_bench.types import (
+    CLEAN,
+    TRANSCRIPT_PREFIX,
+    Condition,
+    Context,
+    Corruption,
+    FloatArray,
+    TrainingText,
+    UserError,
+    Utterance,
+)
 
 
-def corrupted(utterance: Utterance, condition: Condition, root_seed: int) -> str:
-    """The text of ``utterance`` under ``condition``."""
-    if condition == CLEAN:
-        return utterance.text
+@dataclass(frozen=True)
+class TokenNoise:
+    """What happens to the token embeddings of a text: a corruption, its nominal rate, and the stream it draws from."""
+
+    corruption: str
+    rate: float
+    stream: tuple[str | int, ...]
+
+    def __call__(self, tokens: NDArray[np.float32], unknown: FloatArray) -> NDArray[np.float32]:
+        """Tokens (T, d) to tokens (T, d)."""
+        found: NDArray[np.float32] = load(self.corruption).apply(tokens, self.rate, generator(*self.stream), unknown)
+        return found
+
+
+class Reading(NamedTuple):
+    """What a model reads: a text, and what happened to its embeddings behind the words."""
+
+    text: str
+    noise: TokenNoise | None = None
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """An utterance with what its corruptions may need: the training part, and its sound where there is any."""
+
+    utterance: Utterance
+    training: TrainingText
+    samples: NDArray[np.float32] | None = None
+    sample_rate: float = float("nan")
+
+
+def load(name: str) -> Corruption:
+    """The corruption called ``name``; UserError where there is none, or it is something else."""
+    found = CORRUPTIONS.load(name)
+    if not isinstance(found, Corruption):
+        raise UserError(
+            f"'{name}' is no corruption: expected a dual_bench.types.Corruption, found {type(found).__name__}"
+        )
+    return found
+
+
+def corrupted(spoken: Spoken, condition: Condition, root_seed: int) -> Reading:
+    """What is read of an utterance under ``condition``, whose corruption does not depend on a model."""
+    if condition.corruption == CLEAN.corruption:
+        return Reading(spoken.utterance.text)
     if condition.corruption.startswith(TRANSCRIPT_PREFIX):
-        return utterance.transcripts[condition.corruption.removeprefix(TRANSCRIPT_PREFIX)]
-    corruption: Corruption = CORRUPTIONS.load(condition.corruption)
-    rng = generator("noise", root_seed, corruption.name, corruption.version, condition.draw, utterance.id)
-    return corruption.apply(utterance.text, condition.rate, rng)
+        return Reading(spoken.utterance.transcripts[condition.corruption.removeprefix(TRANSCRIPT_PREFIX)])
+    corruption = load(condition.corruption)
+    stream = ("noise", root_seed, corruption.name, corruption.version, condition.draw, spoken.utterance.id)
+    return _applied(spoken, corruption, condition.rate, stream)
 
 
-def mixed(utterance: Utterance, corruptions: Sequence[str], number: int, root_seed: int) -> str:
-    """One of the texts that the regime ``mixed`` trains on: a corruption drawn evenly, at a rate even in [0, 1).
+def mixed(spoken: Spoken, largest: Mapping[str, float], number: int, root_seed: int) -> Reading:
+    """One of the readings that the regime ``mixed`` trains on: one of the corruptions that ``largest`` names, drawn
+    evenly, at a rate even between 0 and the largest at which it is tested.
 
-    ``number`` tells the texts of one utterance apart. The stream is never that of a test condition.
+    ``number`` tells the readings of one utterance apart. The stream is never that of a test condition.
     """
-    rng = generator("mixed", root_seed, *corruptions, number, utterance.id)
-    corruption: Corruption = CORRUPTIONS.load(corruptions[int(rng.integers(len(corruptions)))])
-    return corruption.apply(utterance.text, float(rng.random()), rng)
+    rng = generator("mixed", root_seed, *largest, number, spoken.utterance.id)
+    name = list(largest)[int(rng.integers(len(largest)))]
+    rate = float(rng.random()) * largest[name]
+    corruption = load(name)
+    stream = ("mixed noise", root_seed, corruption.name, corruption.version, number, spoken.utterance.id)
+    return _applied(spoken, corruption, rate, stream)
 
 
-def measured(references: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
-    """A row of ``measure.Measured`` for each text; equal pairs are aligned once."""
-    pairs = list(zip(references, texts, strict=True))
-    known = {pair: measure(*pair) for pair in set(pairs)}
+def matched(spoken: Spoken, condition: Condition, number: int, root_seed: int) -> Reading:
+    """One of the readings that the regime ``matched`` trains on: the corruption and rate of the test, other noise."""
+    if condition.corruption == CLEAN.corruption or condition.corruption.startswith(TRANSCRIPT_PREFIX):
+        return corrupted(spoken, condition, root_seed)
+    corruption = load(condition.corruption)
+    stream = ("matched", root_seed, corruption.name, corruption.version, number, spoken.utterance.id)
+    return _applied(spoken, corruption, condition.rate, stream)
+
+
+def _applied(spoken: Spoken, corruption: Corruption, rate: float, stream: tuple[str | int, ...]) -> Reading:
+    text = spoken.utterance.text
+    if corruption.needs == "tokens":
+        return Reading(text, TokenNoise(corruption.name, rate, stream) if rate > 0 else None)
+    rng = generator(*stream)
+    if corruption.needs == "training":
+        return Reading(corruption.apply(text, rate, rng, Context(spoken.training, spoken.utterance.target)))
+    if corruption.needs == "sound":
+        if spoken.samples is None:
+            raise UserError(f"corruption '{corruption.name}' needs the sound of the utterances; this corpus has none")
+        return Reading(corruption.apply(text, rate, rng, spoken.samples, spoken.sample_rate))
+    return Reading(corruption.apply(text, rate, rng))
+
+
+def measured(references: Sequence[str], readings: Sequence[Reading]) -> pd.DataFrame:
+    """A row of ``measure.Measured`` for each reading; equal pairs are aligned once. Undefined behind the words."""
+    pairs = [
+        (text, reading.text) if reading.noise is None else None
+        for text, reading in zip(references, readings, strict=True)
+    ]
+    known = {pair: measure(*pair) if pair else UNKNOWN for pair in set(pairs)}
     return pd.DataFrame([vars(known[pair]) for pair in pairs])

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dual_bench.features.cache import FeatureStore, content_key
-from dual_bench.types import Ragged, UserError
+from dual_bench.types import IntArray, Ragged, UserError
 
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _BATCH = 128
@@ -70,6 +70,7 @@ def encode_texts(
     encoder: MiniLM,
     cache: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    sealed: int = 0,
 ) -> tuple[Ragged, int]:
     """Token embeddings of ``texts`` in their order, and how many distinct ones were encoded now.
 
@@ -77,20 +78,83 @@ def encode_texts(
 
     The last bits of an embedding depend on the batch it was computed in. So batches are made from the whole set,
     in one order, and the key of a text names its batch: a set has the same bytes whatever was encoded before it.
+    The first ``sealed`` texts have batches of their own: no bit of them depends on the others.
     """
-    distinct = sorted(set(texts), key=lambda text: (len(text), text))
-    batches = [distinct[i : i + _BATCH] for i in range(0, len(distinct), _BATCH)]
+    first = set(texts[:sealed])
+    groups = [sorted(group, key=lambda text: (len(text), text)) for group in (first, set(texts) - first)]
+    batches = [group[i : i + _BATCH] for group in groups for i in range(0, len(group), _BATCH)]
     batch_keys = [content_key(encoder.name, encoder.device, *batch) for batch in batches]
+    place = [number for number, batch in enumerate(batches) for _ in batch]
+    distinct = [text for batch in batches for text in batch]
     row = {text: i for i, text in enumerate(distinct)}
-    keys = [content_key(batch_keys[i // _BATCH], text) for i, text in enumerate(distinct)]
+    keys = [content_key(batch_keys[place[i]], text) for i, text in enumerate(distinct)]
 
     def encode(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        numbers = sorted({position // _BATCH for position in positions})
+        numbers = sorted({place[position] for position in positions})
         for count, number in enumerate(numbers):
             progress(count * _BATCH, len(numbers) * _BATCH)
+            start = row[batches[number][0]]
             for offset, tokens in enumerate(encoder(batches[number])):
-                yield number * _BATCH + offset, tokens
+                yield start + offset, tokens
 
-    store = FeatureStore(cache / "text" / content_key(encoder.name)[:16], encoder.width)
-    ragged, encoded = store.ensure(keys, encode)
+    ragged, encoded = _store(encoder, cache).ensure(keys, encode)
     return ragged.select(np.array([row[text] for text in texts], np.int64)), encoded
+
+
+Alter = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Token embeddings (T, d) to others (T', d)."""
+
+
+def alter_tokens(
+    clean: Ragged, changes: Sequence[tuple[str, Alter] | None], encoder: MiniLM, cache: Path
+) -> tuple[Ragged, int]:
+    """Sequence i of ``clean`` as change i makes it, and how many were made now; None leaves it as it is.
+
+    The first part of a change names it in full. What it makes is kept beside the embeddings themselves.
+    """
+    where = [i for i, change in enumerate(changes) if change is not None]
+    if not where:
+        return clean, 0
+    named = [change for change in changes if change is not None]
+    keys = [content_key(name, np.asarray(clean[i])) for i, (name, _) in zip(where, named, strict=True)]
+
+    def make(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        return ((p, named[p][1](np.asarray(clean[where[p]]))) for p in positions)
+
+    made, count = _store(encoder, cache).ensure(keys, make)
+    starts, lengths = clean.starts.copy(), clean.lengths.copy()
+    starts[where], lengths[where] = made.starts, made.lengths
+    source = made.source or clean.source
+    return (Ragged.map(source, clean.width, starts, lengths) if source else clean), count
+
+
+def _store(encoder: MiniLM, cache: Path) -> FeatureStore:
+    return FeatureStore(cache / "text" / content_key(encoder.name)[:16], encoder.width)
+
+
+def embed(texts: Sequence[str], encoder: MiniLM) -> Ragged:
+    """Token embeddings of ``texts`` in their order, computed here and kept nowhere."""
+    distinct = sorted(set(texts), key=lambda text: (len(text), text))
+    found = [tokens for i in range(0, len(distinct), _BATCH) for tokens in encoder(distinct[i : i + _BATCH])]
+    row = {text: i for i, text in enumerate(distinct)}
+    return Ragged.pack(found).select(np.array([row[text] for text in texts], np.int64))
+
+
+def sentence_distances(text: Ragged, references: IntArray, rows: IntArray) -> NDArray[np.float64]:
+    """Cosine distance (n,) between the mean token embeddings of sequences ``references`` (n,) and ``rows`` (n,).
+
+    1 - cos, in [0, 2]. A sequence without tokens has the zero vector, whose cosine with any other is taken as 0; equal
+    sequences have distance 0.
+    """
+    distinct, place = np.unique(np.concatenate([references, rows]), return_inverse=True)
+    means = np.zeros((len(distinct), text.width), np.float32)
+    for i, row in enumerate(distinct):
+        if text.lengths[row]:
+            mean = text[row].mean(axis=0, dtype=np.float64)
+            means[i] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    one, other = place[: len(references)], place[len(references) :]
+    cosines = np.empty(len(rows))
+    for start in range(0, len(rows), 50_000):  # bounded memory
+        part = slice(start, start + 50_000)
+        cosines[part] = np.einsum("nd,nd->n", means[one[part]], means[other[part]], dtype=np.float64)
+    return np.where(one == other, 0.0, 1 - np.clip(cosines, -1, 1))

@@ -1,0 +1,82 @@
+"""What each corruption makes of a sentence: a look at the battery without a corpus or a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+
+from dual_bench.catalog import CORRUPTIONS
+from dual_bench.corruptions.measure import Measured, measure
+from dual_bench.corruptions.noise import Spoken, corrupted, load
+from dual_bench.datasets.synthetic import EMOTIONS
+from dual_bench.datasets.synthetic_text import sentence
+from dual_bench.seeding import generator
+from dual_bench.types import Condition, Task, TrainingText, UserError, Utterance
+
+Change = Literal["same", "changed", "added", "lost"]
+
+_WHY_NOT = {
+    "sound": "needs the sound of an utterance",
+    "tokens": "acts on token embeddings, behind the words",
+    "model": "depends on the model",
+}
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What corruption ``name`` does to a text: the words of both, in order, each with what became of it; what was
+    measured; or why there is nothing to see."""
+
+    name: str
+    rate_is: str
+    words: tuple[tuple[str, Change], ...] = ()
+    measured: Measured | None = None
+    why_not: str = ""
+
+
+def previews(text: str, names: Iterable[str], rate: float, seed: int) -> list[Preview]:
+    """A preview of each of the corruptions ``names``, or of all where there is none; UserError where one is unknown.
+
+    Words that come from elsewhere come from sentences of the embedded corpus.
+    """
+    spoken = Spoken(Utterance("preview", "test", "", "", text, np.nan), _sentences())
+    return [_preview(spoken, name, rate, seed) for name in names or CORRUPTIONS.entries]
+
+
+def _preview(spoken: Spoken, name: str, rate: float, seed: int) -> Preview:
+    corruption = load(name)
+    if corruption.needs in _WHY_NOT:
+        return Preview(name, corruption.rate_is, why_not=_WHY_NOT[corruption.needs])
+    try:
+        noisy = corrupted(spoken, Condition(name, rate), seed).text
+    except UserError as error:  # a package that is not installed
+        return Preview(name, corruption.rate_is, why_not=str(error))
+    reference = spoken.utterance.text
+    return Preview(name, corruption.rate_is, tuple(changes(reference, noisy)), measure(reference, noisy))
+
+
+def changes(reference: str, noisy: str) -> list[tuple[str, Change]]:
+    """The words of both texts in one list, each with what became of it; a changed word stands in its new form.
+
+    >>> changes("we opened the letter", "we opened letters")
+    [('we', 'same'), ('opened', 'same'), ('the', 'lost'), ('letters', 'changed')]
+    """
+    old, new = reference.split(), noisy.split()
+    found: list[tuple[str, Change]] = []
+    for step in Levenshtein.opcodes(old, new):
+        before, after = old[step.src_start : step.src_end], new[step.dest_start : step.dest_end]
+        kind: Change = {"equal": "same", "replace": "changed", "insert": "added", "delete": "lost"}[step.tag]  # type: ignore[assignment]
+        found += [(word, kind) for word in (before if kind == "lost" else after)]
+    return found
+
+
+def _sentences() -> TrainingText:
+    """Sentences of the embedded corpus, for each of its emotions."""
+    emotions = [emotion for emotion in EMOTIONS for _ in range(20)]
+    texts = tuple(sentence(e, False, generator("preview", i)) for i, e in enumerate(emotions))
+    targets = np.array([EMOTIONS.index(e) for e in emotions], np.float64)
+    return TrainingText(Task("classification", EMOTIONS), texts, targets)
