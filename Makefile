@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test check clean
+DATA ?= $(or $(DUAL_BENCH_DATA),../shared/data)
+
+.PHONY: run test check bench reference clean
 
 run: $(VENV)/.installed ## set up, and run the default study on the embedded corpus
 	$(BIN)/dual-bench run
@@ -21,12 +23,18 @@ check: $(VENV)/.installed-dev ## style, types and the directions of imports
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dual-bench needs Python 3.11 or newer, found " + sys.version.split()[0] + "; name another with PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[asr]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) --editable '.[dev]'
 	@touch $@
+
+bench: $(VENV)/.installed-dev ## speeds, each as a ratio to a named alternative in the same run
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/corruptions.py --out reports/reference/corruption-speed.md
+
+reference: $(VENV)/.installed-dev ## what the noise does to real lines; DATA names the folder of the real corpora
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/realised.py $(DATA) --out reports/reference
 
 clean: ## remove what was set up
 	rm -rf $(VENV) build dist *.egg-info

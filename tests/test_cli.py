@@ -14,6 +14,7 @@ import pytest
 from tiny import write_corpus
 from typer.testing import CliRunner, Result
 
+from dual_bench.catalog import CORRUPTIONS
 from dual_bench.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -205,6 +206,7 @@ def test_a_checkout_runs_without_being_installed() -> None:
 def test_help_and_list_do_not_import_torch() -> None:
     code = """
 import sys
+from dual_bench.catalog import CORRUPTIONS
 from dual_bench.cli import app
 try: app({})
 except SystemExit: pass
@@ -242,3 +244,48 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_tables_as_an_unbroken_one(m
         assert found[0] == found[1]
         assert found[0]
     assert not list((tmp_path / "killed").rglob("*.tmp"))
+
+
+def test_the_corruption_of_ones_own_in_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    example = readme.split("### Your own corruption")[1].split("```python\n")[1].split("```")[0]
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my" / "shout.py").write_text(example)
+    monkeypatch.syspath_prepend(tmp_path)
+    shown = CliRunner().invoke(app, ["preview", "so be it", "--corruption", "my.shout:SHOUT", "--rate", "1"])
+    assert shown.exit_code == 0
+    assert "SO BE IT" in shown.output
+    assert "1.00" in shown.output
+
+
+def test_a_preview_shows_every_corruption_with_what_it_measured_or_why_not() -> None:
+    shown = CliRunner().invoke(app, ["preview", "I am not angry, just very tired.", "--rate", "1"])
+    assert shown.exit_code == 0
+    lines = {line.split()[0]: line for line in shown.output.splitlines() if line.strip()}
+    assert set(CORRUPTIONS.entries) <= set(lines)
+    assert lines["word-drop"].split()[1:] == ["1.00", "1.00", "1.00"]
+    assert "[MASK] [MASK]" in lines["word-mask"]
+    assert "depends on the model" in lines["worst-case"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["preview", "a", "--corruption", "tpyo"], "did you mean 'typo'?"),
+        (["preview", "a", "--rate", "1.5"], "less than or equal to 1"),
+        (["run", "--severities", "0,1"], "severities.0"),
+        (["run", "--severities", "3", "--corruptions", "token-unk"], "give rates"),
+        (["run", "--regimes", "matched", "--corruptions", "worst-case"], "cannot train on 'worst-case'"),
+    ],
+)
+def test_slips_about_noise_are_explained(arguments: list[str], says: str) -> None:
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 2
+    assert says in shown.output
+
+
+@pytest.mark.parametrize("text", ["", "[bold]not markup[/bold]", "👩‍👩‍👧‍👦 e\u0301", "a\nb"])
+def test_any_text_can_be_previewed(text: str) -> None:
+    shown = CliRunner().invoke(app, ["preview", text, "--corruption", "word-drop,typo", "--rate", "0"])
+    assert shown.exit_code == 0
+    assert all(word in shown.output for word in text.split())

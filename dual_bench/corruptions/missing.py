@@ -76,7 +76,8 @@ def _other_words(text: str, rate: float, rng: np.random.Generator, context: Cont
     chosen = np.flatnonzero(allowed)
     start = int(place * len(chosen))
     # from a random place on, the first that differs: a text said twice is no other
-    return next((texts[i] for i in np.roll(chosen, -start) if texts[i] != text), text)
+    others = (texts[chosen[(start + k) % len(chosen)]] for k in range(len(chosen)))
+    return next((other for other in others if other != text), text)
 
 
 UTTERANCE_DROP = Corruption("utterance-drop", 1, drop_utterance, rate_is="utterances without text")

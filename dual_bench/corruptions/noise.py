@@ -78,7 +78,7 @@ def corrupted(spoken: Spoken, condition: Condition, root_seed: int) -> Reading:
         return Reading(spoken.utterance.transcripts[condition.corruption.removeprefix(TRANSCRIPT_PREFIX)])
     corruption = load(condition.corruption)
     stream = ("noise", root_seed, corruption.name, corruption.version, condition.draw, spoken.utterance.id)
-    return _applied(spoken, corruption, condition.rate, stream)
+    return _applied(spoken, condition.corruption, condition.rate, stream)
 
 
 def mixed(spoken: Spoken, largest: Mapping[str, float], number: int, root_seed: int) -> Reading:
@@ -92,7 +92,7 @@ def mixed(spoken: Spoken, largest: Mapping[str, float], number: int, root_seed: 
     rate = float(rng.random()) * largest[name]
     corruption = load(name)
     stream = ("mixed noise", root_seed, corruption.name, corruption.version, number, spoken.utterance.id)
-    return _applied(spoken, corruption, rate, stream)
+    return _applied(spoken, name, rate, stream)
 
 
 def matched(spoken: Spoken, condition: Condition, number: int, root_seed: int) -> Reading:
@@ -101,19 +101,19 @@ def matched(spoken: Spoken, condition: Condition, number: int, root_seed: int) -
         return corrupted(spoken, condition, root_seed)
     corruption = load(condition.corruption)
     stream = ("matched", root_seed, corruption.name, corruption.version, number, spoken.utterance.id)
-    return _applied(spoken, corruption, condition.rate, stream)
+    return _applied(spoken, condition.corruption, condition.rate, stream)
 
 
-def _applied(spoken: Spoken, corruption: Corruption, rate: float, stream: tuple[str | int, ...]) -> Reading:
-    text = spoken.utterance.text
+def _applied(spoken: Spoken, name: str, rate: float, stream: tuple[str | int, ...]) -> Reading:
+    text, corruption = spoken.utterance.text, load(name)
     if corruption.needs == "tokens":
-        return Reading(text, TokenNoise(corruption.name, rate, stream) if rate > 0 else None)
+        return Reading(text, TokenNoise(name, rate, stream) if rate > 0 else None)
     rng = generator(*stream)
     if corruption.needs == "training":
         return Reading(corruption.apply(text, rate, rng, Context(spoken.training, spoken.utterance.target)))
     if corruption.needs == "sound":
         if spoken.samples is None:
-            raise UserError(f"corruption '{corruption.name}' needs the sound of the utterances; this corpus has none")
+            raise UserError(f"corruption '{name}' needs the sound of the utterances; this corpus has none")
         return Reading(corruption.apply(text, rate, rng, spoken.samples, spoken.sample_rate))
     return Reading(corruption.apply(text, rate, rng))
 

@@ -1,0 +1,200 @@
+"""Sentences a second of two corruptions against nlpaug's, measured in one run on the same texts at the same rates.
+
+    python benchmarks/corruptions.py --out corruptions.md
+
+nlpaug (Ma 2019, https://github.com/makcedward/nlpaug) is run in two ways:
+
+* ``as it comes``: its defaults, but for the rate. A typo hits 30% of the words at the most, and neither corruption hits
+  more than 10 words of a text, or 10 letters of a word.
+* ``no caps``: all words may be hit, and the caps are lifted. The fair comparison: only this is asked for the same.
+
+It types letters and digits alone, as ours does, and is given all texts in one call, its fastest way. Ours is called
+text by text: with one generator for all (``ours``), and with a generator of each text's own, as in a study (``ours,
+seeded``), which costs more than the noise does. One thread; the texts are made of a short list of words. Times are CPU
+times, for others may be using the machine, and medians of repetitions in which the contestants take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read when numpy is imported
+
+import nlpaug
+import numpy as np
+from nlpaug.augmenter.char import KeyboardAug
+from nlpaug.augmenter.word import RandomWordAug
+from rich.console import Console
+from rich.table import Table
+
+from dual_bench.corruptions.characters import mistype
+from dual_bench.corruptions.words import drop_words
+from dual_bench.seeding import generator
+
+RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
+WORDS = "we opened the letter after lunch and nobody said a word about what it told us on that very cold day"
+LENGTHS = {"8 words": 8, "60 words": 60}
+OURS = {"typo": mistype, "word-drop": drop_words}
+
+Contestant = Callable[[list[str]], list[str]]
+
+
+def texts(words: int, count: int) -> list[str]:
+    draw = random.Random(words)
+    return [" ".join(draw.choices(WORDS.split(), k=words)) for _ in range(count)]
+
+
+def contestants(corruption: str, rate: float) -> dict[str, Contestant]:
+    """Everything that can be timed, by name; ours come last."""
+    ours, rng = OURS[corruption], np.random.default_rng(0)
+    if corruption == "typo":
+        keys = {"aug_char_p": rate, "include_special_char": False, "include_upper_case": False}
+        capped = KeyboardAug(**keys)
+        free = KeyboardAug(**keys, aug_word_p=1.0, aug_word_max=None, aug_char_max=None, min_char=1)
+    else:
+        capped = RandomWordAug(action="delete", aug_p=rate)
+        free = RandomWordAug(action="delete", aug_p=rate, aug_max=None)
+    return {
+        "nlpaug, as it comes": capped.augment,
+        "nlpaug, no caps": free.augment,
+        "ours": lambda said: [ours(text, rate, rng) for text in said],
+        "ours, seeded": lambda said: [ours(text, rate, generator("noise", i)) for i, text in enumerate(said)],
+    }
+
+
+def rate_of(contestant: Contestant, said: list[str]) -> float:
+    """Sentences a second of CPU time."""
+    start = time.process_time()
+    contestant(said)
+    return len(said) / (time.process_time() - start)
+
+
+@dataclass(frozen=True)
+class Row:
+    corruption: str
+    length: str
+    rate: float
+    speeds: dict[str, list[float]]
+    """Sentences a second of each contestant, a number for each repetition."""
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.speeds[name])
+
+    def spread(self, name: str) -> float:
+        """Half of the range that the middle half of the repetitions lie in, as a share of the median."""
+        low, _, high = statistics.quantiles(self.speeds[name], n=4)
+        return (high - low) / 2 / self.median(name)
+
+    def cells(self) -> list[str]:
+        speeds = [f"{self.median(name):,.0f} ± {self.spread(name):.0%}" for name in self.speeds]
+        ratios = [f"{self.ratio(name):.1f}" for name in ("ours", "ours, seeded")]
+        return [self.corruption, self.length, f"{self.rate}", *speeds, *ratios]
+
+    def ratio(self, name: str) -> float:
+        """Of the medians, against nlpaug without its caps."""
+        return self.median(name) / self.median("nlpaug, no caps")
+
+
+def timed(corruption: str, length: str, rate: float, count: int, repetitions: int) -> Row:
+    said = texts(LENGTHS[length], count)
+    field = contestants(corruption, rate)
+    for contestant in field.values():
+        contestant(said[:10])  # whatever is done once and for all
+    speeds: dict[str, list[float]] = {name: [] for name in field}
+    for _ in range(repetitions):
+        for name, contestant in field.items():
+            speeds[name].append(rate_of(contestant, said))
+    return Row(corruption, length, rate, speeds)
+
+
+def share_hit(corruption: str, said: Sequence[str], made: Sequence[str]) -> float:
+    """Words lost, or letters mistyped, over all of ``said``; nlpaug keeps the length of words it mistypes."""
+    if corruption == "word-drop":
+        return 1 - sum(len(text.split()) for text in made) / sum(len(text.split()) for text in said)
+    pairs = [pair for a, b in zip(said, made, strict=True) for pair in zip(a, b, strict=True) if pair[0] != " "]
+    return sum(a != b for a, b in pairs) / len(pairs)
+
+
+def realised(corruption: str, count: int) -> list[list[str]]:
+    said = texts(60, count)
+    found = {rate: contestants(corruption, rate) for rate in RATES}
+    names = [name for name in found[RATES[0]] if name != "ours, seeded"]
+    return [
+        [corruption, name, *(f"{share_hit(corruption, said, found[rate][name](said)):.3f}" for rate in RATES)]
+        for name in names
+    ]
+
+
+def as_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title)
+    for name in head:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def as_markdown(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return f"## {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def summary(rows: Sequence[Row]) -> list[list[str]]:
+    """For each corruption and length, the ratio at the rate where it is lowest, in the middle, and highest."""
+    found = []
+    for corruption, length, name in product(OURS, LENGTHS, ("ours", "ours, seeded")):
+        ratios = [row.ratio(name) for row in rows if (row.corruption, row.length) == (corruption, length)]
+        shown = (min(ratios), statistics.median(ratios), max(ratios))
+        found.append([corruption, length, name, *(f"{ratio:.1f}" for ratio in shown)])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="write the tables there too, as Markdown")
+    parser.add_argument("--texts", type=int, default=400, help="texts of each length (default: 400)")
+    parser.add_argument("--repetitions", type=int, default=15, help="timings of each contestant (default: 15)")
+    asked = parser.parse_args()
+    random.seed(0)  # nlpaug draws from the global generators
+    np.random.seed(0)  # noqa: NPY002
+    rows = [timed(c, n, r, asked.texts, asked.repetitions) for c in OURS for n in LENGTHS for r in RATES]
+    names = list(rows[0].speeds)
+    tables = [
+        (
+            "Ratio to nlpaug without caps, over the rates",
+            ["corruption", "texts", "", "lowest", "median", "highest"],
+            summary(rows),
+        ),
+        (
+            "Sentences a second: median ± half the interquartile range",
+            ["corruption", "texts", "rate", *names, "ours / no caps", "seeded / no caps"],
+            [row.cells() for row in rows],
+        ),
+        (
+            "Share that was hit, of texts of 60 words, by nominal rate",
+            ["corruption", "", *map(str, RATES)],
+            [line for corruption in OURS for line in realised(corruption, asked.texts)],
+        ),
+    ]
+    where = f"nlpaug {nlpaug.__version__}, numpy {np.__version__}, Python {platform.python_version()}, one thread; "
+    where += f"{asked.texts} texts, {asked.repetitions} repetitions"
+    console = Console()
+    for title, head, lines in tables:
+        console.print(as_table(title, head, lines))
+    console.print(where)
+    if asked.out:
+        sections = [as_markdown(title, head, lines) for title, head, lines in tables]
+        asked.out.write_text("# Corruptions: speed against nlpaug\n\n" + where + ".\n\n" + "\n".join(sections), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
