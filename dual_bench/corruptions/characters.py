@@ -41,7 +41,7 @@ def _substituted(text: str, rate: float, rng: np.random.Generator, table: NDArra
     encoded = bytearray(text.encode("utf-32-le", "surrogatepass"))
     codes = np.frombuffer(encoded, "<u4")
     numbers = rng.random(2 * len(codes))
-    hit = np.flatnonzero(numbers[: len(codes)] < rate)
+    hit = (numbers[: len(codes)] < rate).nonzero()[0]
     if not text.isascii():
         hit = hit[codes[hit] < len(table)]
     choices = (numbers[len(codes) :][hit] * _CHOICES).astype(np.intp)

@@ -40,12 +40,10 @@ def drop_words(text: str, rate: float, rng: np.random.Generator) -> str:
     'the letter'
     """
     words = text.split()
-    plain = " ".join(words) == text
-    if not plain:
-        words = _WORD.findall(text)  # the white space before a word is part of it here
-    kept = list(compress(words, rng.random(len(words)) >= rate))
-    if plain:
-        return " ".join(kept)  # the common case, at twice the speed
+    stays = (rng.random(len(words)) >= rate).tobytes()  # a byte for each word
+    if " ".join(words) == text:  # the common case, twice as fast
+        return " ".join(compress(words, stays))
+    kept = list(compress(_WORD.findall(text), stays))
     return text if len(kept) == len(words) else "".join(kept).lstrip()
 
 
