@@ -17,10 +17,15 @@ from dual_bench.store import (
     Provenance,
     RunFolder,
     RunInfo,
+    SeverityPoint,
     prediction_table,
     text_table,
 )
 from dual_bench.types import CLEAN, Condition, Utterance
+
+TARGETS = {1: 0.10, 2: 0.20, 3: 0.35, 4: 0.50, 5: 0.70}
+WORST = "worst-case"
+"""Its text depends on the model."""
 
 NOTE = "Artificial pairing: voices and words were joined by label."
 
@@ -33,6 +38,10 @@ class Made:
     regimes: tuple[str, ...] = ("clean", "mixed")
     corruptions: tuple[str, ...] = ("word-drop", "utterance-drop")
     rates: tuple[float, ...] = (0.5, 1.0)
+    severities: tuple[int, ...] = ()
+    """In place of rates."""
+    weak: tuple[str, ...] = ()
+    """Corruptions that get no further than a word error rate of 0.3."""
     draws: int = 2
     seeds: int = 3
     clusters: int = 8
@@ -47,13 +56,36 @@ class Made:
     def regression(self) -> bool:
         return not self.classes
 
+    def strength(self, corruption: str) -> float:
+        """Word error rate at rate 1."""
+        return 0.3 if corruption in self.weak else 1.0
+
+    def scale(self) -> tuple[SeverityPoint, ...]:
+        points = []
+        for name, severity in itertools.product(self.corruptions, self.severities):
+            target = TARGETS[severity]
+            rate = min(round(target / self.strength(name), 4), 1.0)
+            wer = rate * self.strength(name)
+            facts = {"target": target, "rate": rate, "wer": wer, "reached": abs(wer - target) < 0.01}
+            points.append(SeverityPoint(corruption=name, severity=severity, **facts))
+        return tuple(points)
+
+    def levels(self, corruption: str) -> dict[float, int]:
+        """Rate -> severity, the lowest where several share a rate; 0 where rates are given."""
+        points = [p for p in reversed(self.scale()) if p.corruption == corruption]
+        return dict(sorted({p.rate: p.severity for p in points}.items())) or dict.fromkeys(self.rates, 0)
+
     def conditions(self) -> list[Condition]:
-        noisy = itertools.product(self.corruptions, self.rates, range(self.draws))
-        return [
-            CLEAN,
-            *itertools.starmap(Condition, noisy),
-            *(Condition(f"transcript:{n}", 1.0) for n in self.transcripts),
+        """Those that depend on the model last, in one draw."""
+        noisy = [
+            Condition(name, rate, draw, severity)
+            for name in self.corruptions
+            for rate, severity in self.levels(name).items()
+            for draw in range(1 if name == WORST else self.draws)
         ]
+        heard = [Condition(f"transcript:{name}", 1.0) for name in self.transcripts]
+        shared = [c for c in noisy if c.corruption != WORST]
+        return [CLEAN, *shared, *heard, *(c for c in noisy if c.corruption == WORST)]
 
     def corpus(self) -> list[Utterance]:
         rng = np.random.default_rng(0)
@@ -70,9 +102,16 @@ class Made:
         ]
 
 
-def lost_share(condition: Condition) -> float:
+def lost_share(made: Made, condition: Condition) -> float:
     """How much of the words a condition takes from the made models."""
-    return 0.3 if condition.corruption.startswith("transcript:") else condition.rate
+    if condition.corruption.startswith("transcript:"):
+        return 0.3
+    return condition.rate * made.strength(condition.corruption)
+
+
+def behind(condition: Condition) -> bool:
+    """Whether the noise is not in the words."""
+    return condition.corruption.startswith("token-")
 
 
 def made_scores(made: Made, model: int, seed: int, regime: str, corpus: Sequence[Utterance]) -> np.ndarray:
@@ -80,9 +119,12 @@ def made_scores(made: Made, model: int, seed: int, regime: str, corpus: Sequence
     rng = np.random.default_rng([model, seed, len(regime)])
     truth = np.array([u.target for u in corpus])
     clean, gone = [(0.85, 0.6), (0.7, 0.35), (0.65, 0.65), (0.8, 0.5), (0.5, 0.5), (0.45, 0.45)][model % 6]
-    gone += 0.05 if regime == "mixed" and gone < clean else 0.0
+    gone += {"clean": 0.0, "mixed": 0.05, "matched": 0.1}[regime] if gone < clean else 0.0
     luck, wrong = rng.random(len(truth)), rng.integers(1, max(len(made.classes), 2), len(truth))
-    skills = [clean + (gone - clean) * lost_share(c) ** 1.3 for c in made.conditions()]
+    harm = {"typo": 0.7, "filler": 0.15, WORST: 1.4}
+    skills = [
+        clean + (gone - clean) * harm.get(c.corruption, 1.0) * lost_share(made, c) ** 1.3 for c in made.conditions()
+    ]
     if made.regression:
         return np.stack([(truth * s + (1 - s) * 3 * (luck - 0.5))[:, None] for s in skills])
     chosen = [np.where(luck < s, truth, (truth + wrong) % len(made.classes)).astype(int) for s in skills]
@@ -92,16 +134,24 @@ def made_scores(made: Made, model: int, seed: int, regime: str, corpus: Sequence
 def measured(made: Made) -> pd.DataFrame:
     """What was measured on the texts, condition after condition."""
     rng = np.random.default_rng(7)
-    share = np.concatenate([np.full(made.utterances, lost_share(c)) for c in made.conditions()])
-    words = np.tile(rng.integers(2, 9, made.utterances), len(made.conditions()))
+    conditions = made.conditions()
+    share = np.repeat([lost_share(made, c) for c in conditions], made.utterances)
+    words = np.tile(rng.integers(2, 9, made.utterances), len(conditions))
     errors = rng.binomial(words, share)
     rate = errors / words
-    return pd.DataFrame({"wer": rate, "cer": rate * 0.9, "dropped": rate, "words": words, "errors": errors})
+    facts = {"wer": rate, "cer": rate * 0.9, "dropped": rate, "cosine": 0.6 * share, "words": words, "errors": errors}
+    frame = pd.DataFrame(facts)
+    silent = np.repeat([behind(c) for c in conditions], made.utterances)
+    frame.loc[silent, ["wer", "cer", "dropped"]] = np.nan
+    frame.loc[silent, ["words", "errors"]] = 0
+    frame.loc[np.repeat([c.corruption == "typo" for c in conditions], made.utterances), "dropped"] = 0.0
+    return frame
 
 
 def info_of(made: Made, cells: Sequence[str]) -> RunInfo:
     plan = {"name": made.name, "dataset": "made", "models": list(made.models), "regimes": list(made.regimes)}
     plan |= {"corruptions": list(made.corruptions), "rates": list(made.rates), "draws": made.draws, "seeds": made.seeds}
+    plan |= {"severities": list(made.severities)}
     plan |= {"training": {"noisy_texts": 8}, "root_seed": 0, "metric": "mae" if made.regression else "accuracy"}
     corpus = CorpusInfo(
         name=made.name, task="regression" if made.regression else "classification", classes=made.classes,
@@ -109,7 +159,7 @@ def info_of(made: Made, cells: Sequence[str]) -> RunInfo:
         counts={"train": 100, "validation": 40, "test": made.utterances}, folds=1, clusters=made.clusters,
         fingerprint="f" * 64, licence="CC0", notes=made.notes, transcripts=made.transcripts,
     )  # fmt: skip
-    where = [("clean", 0.0), *itertools.product(made.corruptions, made.rates)]
+    where = [("clean", 0.0), *((name, rate) for name in made.corruptions for rate in made.levels(name))]
     ceilings = [
         CeilingPoint(modalities=m, corruption=c, rate=r, accuracy=best - cost * r)
         for m, best, cost in (
@@ -128,23 +178,41 @@ def info_of(made: Made, cells: Sequence[str]) -> RunInfo:
     return RunInfo(
         schema_version=SCHEMA_VERSION, status="complete", name=made.name, digest="d" * 64, plan=plan, corpus=corpus,
         cells=tuple(cells), floors=floors, ceilings=() if made.regression else tuple(ceilings),
+        severities=made.scale(),
         encoders={"text": "letters"}, provenance=made_by,
     )  # fmt: skip
+
+
+def trained(made: Made) -> list[tuple[str, str, float, list[int]]]:
+    """(regime, corruption, rate, numbers of the conditions) of each model that is trained in one seed."""
+    conditions = made.conditions()
+    found: dict[tuple[str, str, float], list[int]] = {}
+    for regime in made.regimes:
+        for number, c in enumerate(conditions):
+            on = (regime, c.corruption, c.rate) if regime == "matched" else (regime, "", 0.0)
+            found.setdefault(on, []).append(number)
+    return [(*on, numbers) for on, numbers in found.items()]
 
 
 def write(folder: Path, made: Made) -> RunFolder:
     """Write the whole run folder of ``made``."""
     run, corpus, conditions, facts = RunFolder(folder), made.corpus(), made.conditions(), measured(made)
-    run.write_texts(text_table(conditions, [u.id for u in corpus], ["text"] * len(facts), facts))
-    grid = list(itertools.product(range(len(made.models)), made.regimes, range(made.seeds)))
-    for i, (model, regime, seed) in enumerate(grid):
-        scores = made_scores(made, model, seed, regime, corpus)
+    shared = [c for c in conditions if c.corruption != WORST]
+    count = len(shared) * made.utterances
+    run.write_texts(text_table(shared, [u.id for u in corpus], ["text"] * count, facts.iloc[:count]))
+    read = [None if c.corruption != WORST else f"words of {u.id}" for c in conditions for u in corpus]
+    grid = list(itertools.product(range(len(made.models)), trained(made), range(made.seeds)))
+    for i, (model, (regime, corruption, rate, numbers), seed) in enumerate(grid):
+        scores = made_scores(made, model, seed, regime, corpus)[numbers]
         who = {"model": made.models[model], "variant": "", "regime": regime, "seed": seed, "fold": "official"}
-        table = prediction_table({"cell": digest(i), **who}, conditions, corpus, scores, facts)
+        rows = (np.array(numbers)[:, None] * made.utterances + np.arange(made.utterances)).ravel()
+        asked, texts = [conditions[n] for n in numbers], [read[row] for row in rows]
+        table = prediction_table({"cell": digest(i), **who}, asked, corpus, scores, facts.iloc[rows], texts)
         history = tuple({"task": 1 / (e + 1), "validation": 1.2 / (e + 1) + 0.02 * e * (seed + 1)} for e in range(12))
         run.write_cell(
-            table, digest=digest(i), **who, parameters=1000 + model, best_epoch=5 + seed, history=history,
-            seconds_fit=1.0, seconds_predict=0.1, device="cpu", threads=1, code="dual-bench 0",
+            table, digest=digest(i), **who, corruption=corruption, rate=rate, parameters=1000 + model,
+            best_epoch=5 + seed, history=history, seconds_fit=1.0, seconds_predict=0.1, device="cpu", threads=1,
+            code="dual-bench 0",
         )  # fmt: skip
     run.write_info(info_of(made, [digest(i) for i in range(len(grid))]))
     return run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 import subprocess
@@ -11,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-import html5lib
 import numpy as np
 import pytest
 from made_run import NOTE, Made, digest, write
 from markdown_it import MarkdownIt
+from reading import body_text, direct, parse, rows_of, table_bytes
 
-from dual_bench.metrics import ACC2_NON0, ACCURACY, MAE, UAR, Metric
+from dual_bench.metrics import ACC2_NON0, ACCURACY, MAE, UAR
 from dual_bench.report import evidence as evidence_module
 from dual_bench.report.evidence import gather
 from dual_bench.report.render import Rendered, render
@@ -39,24 +38,6 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rendered]:
     folder = tmp_path_factory.mktemp("run")
     write(folder, Made())
     return folder, render(folder)
-
-
-def rows_of(folder: Path, table: str) -> list[dict[str, str]]:
-    with (folder / "tables" / f"{table}.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def table_bytes(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in (folder / "tables").iterdir()}
-
-
-def parse(page: str) -> ElementTree.Element:
-    """The page, which must be valid HTML."""
-    return html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page)
-
-
-def body_text(tree: ElementTree.Element) -> str:
-    return " ".join("".join(tree.find("body").itertext()).split())  # type: ignore[union-attr]
 
 
 # ------------------------------------------------------------------------------------------- the folder
@@ -114,18 +95,6 @@ def test_rendering_never_imports_torch(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------ the numbers
-
-
-def direct(folder: Path, regime: str, system: str, corruption: str, rate: float, metric: Metric = ACCURACY) -> float:
-    """The mean over seeds and draws of a metric, straight from the rows."""
-    rows = read_run(folder).predictions
-    rows = rows[
-        (rows.model == system) & (rows.regime == regime) & (rows.corruption == corruption) & (rows.rate == rate)
-    ]
-    columns = [c for c in rows if c.startswith("score_")]
-    return float(
-        np.mean([metric(g.truth.to_numpy(), g[columns].to_numpy()) for _, g in rows.groupby(["seed", "draw"])])
-    )
 
 
 def test_scores_equal_the_rows(rendered: tuple[Path, Rendered]) -> None:

@@ -17,7 +17,7 @@ from dual_bench.stats import curves
 from dual_bench.stats.contrasts import Contrast, compare
 from dual_bench.stats.frame import Cube, Key, cube
 from dual_bench.stats.resampling import Weights, estimate, replicates, resample
-from dual_bench.store import PREDICTION_COLUMNS, prediction_table
+from dual_bench.store import MEASURED, PREDICTION_COLUMNS, prediction_table
 from dual_bench.types import CLEAN, Condition, FloatArray, UserError, Utterance
 
 CONDITIONS = [
@@ -42,7 +42,7 @@ def predictions(
     utterances = [
         Utterance(f"u{i:02d}", "test", f"dialogue {i % clusters}", "s", "words", y) for i, y in enumerate(target)
     ]
-    measured = pd.DataFrame({name: np.zeros(len(CONDITIONS) * N) for name in ("wer", "cer", "dropped")})
+    measured = pd.DataFrame({name: np.zeros(len(CONDITIONS) * N) for name in MEASURED})
     right = target[:, None] if values else np.eye(K)[target.astype(int)]
     tables = []
     for system, share in skill.items():
@@ -292,6 +292,37 @@ def test_largest_rates_with_the_same_predictions_are_compared_once() -> None:
     other = drop.assign(corruption="zeroed", score_0=drop["score_0"] + (drop["utterance"] == "u00") * 9.0)
     found = contrasts(pd.concat([frame, other]))
     assert [c.quantity for c in found if "1.0" in c.quantity] == ["word-drop 1.0", "zeroed 1.0"]
+
+
+def test_severities_are_compared_by_their_plain_mean_and_one_rate_may_stand_for_several() -> None:
+    found = cube(predictions({"dual": 0.6, "concat": 0.5}), ACCURACY)
+    weights = bootstrap(found)
+    by_severity = {c.quantity: c for c in compare(found, "dual", weights, severities={"word-drop": (0.2, 1.0, 1.0)})}
+    by_rate = {c.quantity: c for c in compare(found, "dual", weights)}
+    assert list(by_severity) == ["clean", "transcript:asr", "word-drop mean", "word-drop 1.0"]
+    assert list(by_rate) == ["clean", "transcript:asr", "word-drop area", "word-drop 1.0"]
+    sides = []
+    for system in ("dual", "concat"):
+        low, high = (estimate(found.sums[Key(system, "clean", "word-drop", r)], ACCURACY.value) for r in (0.2, 1.0))
+        sides.append((low + 2 * high) / 3)
+    assert by_severity["word-drop mean"].estimate == pytest.approx(sides[0] - sides[1])
+    assert (
+        by_severity["word-drop mean"].interval.low < sides[0] - sides[1] < by_severity["word-drop mean"].interval.high
+    )
+    assert by_severity["word-drop 1.0"].interval == by_rate["word-drop 1.0"].interval
+
+
+def test_a_corruption_of_one_draw_and_rates_of_its_own_is_compared_beside_the_others() -> None:
+    frame = plain(predictions({"dual": 0.6, "concat": 0.5}))
+    drop = frame[(frame["corruption"] == "word-drop") & (frame["draw"] == 0)]
+    lone = drop.assign(corruption="worst-case", rate=drop["rate"].map({0.2: 0.35, 1.0: 0.7}))
+    found = contrasts(pd.concat([frame, lone]))
+    draws = {c.quantity: c.draws for c in found}
+    assert draws == {
+        "clean": 1, "transcript:asr": 1, "word-drop area": 2, "word-drop 1.0": 2, "worst-case area": 1,
+        "worst-case 0.7": 1,
+    }  # fmt: skip
+    assert not any(np.isnan(c.p) for c in found)
 
 
 def test_a_regime_without_the_reference_has_no_contrast() -> None:

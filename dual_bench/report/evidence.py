@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from dual_bench import seeding
 from dual_bench.catalog import METRICS, format_settings, parse_spec
 from dual_bench.metrics import Metric
-from dual_bench.stats.contrasts import Contrast, compare
-from dual_bench.stats.curves import Estimate, curve, key, of_metric, point
-from dual_bench.stats.frame import Cube, cube, system_name
+from dual_bench.report import grid
+from dual_bench.report.noise import Noise, Place, gather_noise
+from dual_bench.stats.contrasts import Contrast, compare, overall
+from dual_bench.stats.curves import Estimate, key, of_metric, point, rates
+from dual_bench.stats.frame import Cube, Key, cube, system_name
 from dual_bench.stats.resampling import Weights, interval, resample
 from dual_bench.store import CellInfo, Run
-from dual_bench.types import TRANSCRIPT_PREFIX
+from dual_bench.types import TRANSCRIPT_PREFIX, FloatArray
 
 RESAMPLES = 2_000
 LEVEL = 0.95
 EVERYTHING = "audio+vision+text"
-
-
-class Place(NamedTuple):
-    """A column of the tables: a corruption at one nominal rate, and what people call it."""
-
-    label: str
-    corruption: str
-    rate: float
+MATCHED = "matched"
+"""The regime in which each corruption at each rate is met by a model that was trained on just that."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ class Evidence:
     weights: Weights
     reference: str | None
     contrasts: tuple[Contrast, ...]
-    noise: pd.DataFrame
+    noise: Noise
     heaviest: Place | None
 
     @property
@@ -76,6 +70,11 @@ class Evidence:
         found = [c for c in self.cube.corruptions() if not c.startswith(TRANSCRIPT_PREFIX) and self.cube.rates(c)]
         return tuple(dict.fromkeys(c for c in (*self.run.info.plan["corruptions"], *found) if c in found))
 
+    @cached_property
+    def grid(self) -> grid.Grid | None:
+        """Corruptions by severity, or by rate."""
+        return grid.make(self.corruptions, self.noise, {name: self.cube.rates(name) for name in self.corruptions})
+
     @property
     def transcripts(self) -> tuple[str, ...]:
         return tuple(c for c in self.cube.corruptions() if c.startswith(TRANSCRIPT_PREFIX))
@@ -91,31 +90,72 @@ class Evidence:
     def curves(self) -> dict[tuple[str, str, str], list[tuple[float, Estimate]]]:
         """(system, regime, corruption) -> the degradation curve of the primary metric."""
         return {
-            (system, regime, corruption): curve(self.cube, system, regime, corruption, self.weights, LEVEL)
+            (system, regime, corruption): [
+                (rate, self.at(system, regime, self.noise.place(corruption, rate)))
+                for rate in rates(self.cube, corruption)
+            ]
             for corruption in self.corruptions
             for regime, system in self.rows()
         }
 
     def at(self, system: str, regime: str, place: Place, metric: Metric | None = None) -> Estimate:
-        """A metric of one system under one condition of ``places``."""
-        source = self.ends[(metric or self.metric).name]
-        value, sample = point(source, key(system, regime, place.corruption, place.rate), self.weights)
-        return of_metric(source.metric, value, sample, self.weights, LEVEL)
+        """A metric of one system under one condition: of ``places``, or any for the primary metric."""
+        where = key(system, regime, place.corruption, place.rate)
+        if metric is None or metric is self.metric:
+            return self._once("at", where, lambda: of_metric(self.metric, *self._point(where), self.weights, LEVEL))
+        return of_metric(metric, *point(self.ends[metric.name], where, self.weights), self.weights, LEVEL)
+
+    def _once(self, what: str, where: Key, make: Callable[[], Estimate]) -> Estimate:
+        """An estimate that many figures and tables ask for."""
+        if (what, where) not in self._estimates:
+            self._estimates[what, where] = make()
+        return self._estimates[what, where]
+
+    @cached_property
+    def _estimates(self) -> dict[tuple[str, Key], Estimate]:
+        return {}
+
+    def _point(self, where: Key) -> tuple[float, FloatArray]:
+        """Estimate and replicates of the primary metric; each is computed once."""
+        if where not in self._points:
+            self._points[where] = point(self.cube, where, self.weights)
+        return self._points[where]
+
+    @cached_property
+    def _points(self) -> dict[Key, tuple[float, FloatArray]]:
+        return {}
 
     def loss(self, system: str, regime: str, place: Place) -> Estimate:
         """How much worse the primary metric is there than on clean text, paired: positive is a loss."""
+        where = key(system, regime, place.corruption, place.rate)
+        return self._once("loss", where, lambda: self._loss(where))
+
+    def _loss(self, where: Key) -> Estimate:
         sign = 1 if self.metric.higher_is_better else -1
-        clean, clean_sample = point(self.cube, key(system, regime, "clean", 0.0), self.weights)
-        noisy, noisy_sample = point(self.cube, key(system, regime, place.corruption, place.rate), self.weights)
+        clean, clean_sample = self._point(key(where.system, where.regime, "clean", 0.0))
+        noisy, noisy_sample = self._point(where)
         value, sample = sign * (clean - noisy), sign * (clean_sample - noisy_sample)
         return Estimate(value, interval(value, sample, self.weights, LEVEL))
+
+    def ranking(self, system: str, regime: str) -> list[tuple[str, Estimate]]:
+        """(corruption, loss) in the last column of the grid, the largest loss first."""
+        grid = self.grid
+        rates = {n: spot.rate for (n, column), spot in grid.spots.items() if column == grid.last} if grid else {}
+        losses = {n: self.loss(system, regime, Place("", n, rate)) for n, rate in rates.items()}
+        return sorted(((n, e) for n, e in losses.items() if np.isfinite(e.value)), key=lambda pair: -pair[1].value)
+
+    def overall(self, system: str, regime: str, corruption: str) -> Estimate:
+        """The primary metric over a whole corruption: the mean over its severities, or the area under its curve."""
+        rates = self.noise.rates.get(corruption, ())
+        value, sample = overall(self.cube, system, regime, corruption, self.weights, rates)
+        return of_metric(self.metric, value, sample, self.weights, LEVEL)
 
     def floor(self, metric: Metric | None = None) -> float:
         found = self.run.info.floors.get((metric or self.metric).name)
         return np.nan if found is None else found
 
     def ceiling(self, corruption: str, modalities: str = EVERYTHING) -> list[tuple[float, float]]:
-        """(rate, exact accuracy) from clean text on; empty where it is not known, or not what is measured."""
+        """(nominal rate, exact accuracy) from clean text on; empty where it is not known, or not what is measured."""
         if self.metric.name != "accuracy":
             return []
         known = [p for p in self.run.info.ceilings if p.modalities == modalities and np.isfinite(p.accuracy)]
@@ -162,12 +202,16 @@ class Evidence:
     def _gaps(self) -> Iterator[str]:
         """Which systems are short of cells."""
         info = self.run.info
-        expected = int(info.plan["seeds"]) * info.corpus.folds
+        specs, regimes = list(dict.fromkeys(info.plan["models"])), info.plan["regimes"]
+        each = int(info.plan["seeds"]) * info.corpus.folds
+        # matched has a cell for each condition that it trains on, and the plan has the same for every model
+        matched = len(info.cells) // len(specs) - each * sum(regime != MATCHED for regime in regimes)
         trained = {system_name(c.model, c.variant) for c in self.run.cells}
-        for spec in dict.fromkeys(info.plan["models"]):
+        for spec in specs:
             system = find_system(spec, trained)
-            for regime in info.plan["regimes"]:
+            for regime in regimes:
                 done = len(self.cells(system, regime)) if system else 0
+                expected = matched if regime == MATCHED else each
                 if done < expected:
                     yield f"{system or spec}, trained {regime}: {done} of {expected} done."
 
@@ -180,8 +224,8 @@ def gather(run: Run) -> Evidence:
     full = cube(run.predictions, primary)
     rng = seeding.generator("bootstrap", int(plan["root_seed"]))
     weights = resample(rng, len(full.seeds), full.draws, len(full.clusters), RESAMPLES)
-    noise = realised(run.texts)
-    heaviest = _heaviest(noise)
+    noise = gather_noise(run.texts, run.predictions, run.info.severities)
+    heaviest = noise.heaviest()
     corruption = run.predictions["corruption"].astype(str)
     keep = corruption.str.startswith(TRANSCRIPT_PREFIX) | (corruption == "clean")
     if heaviest:
@@ -190,8 +234,8 @@ def gather(run: Run) -> Evidence:
     others = [m for m in known if m.task == run.info.corpus.task and m.name != primary.name]
     ends = {primary.name: full} | {m.name: cube(few, m) for m in others}
     reference = _reference(plan["models"], full.systems())
-    contrasts = tuple(compare(full, reference, weights)) if reference else ()
-    return Evidence(run, primary, full, ends, weights, reference, contrasts, noise, heaviest)
+    contrasts = compare(full, reference, weights, LEVEL, noise.rates) if reference else []
+    return Evidence(run, primary, full, ends, weights, reference, tuple(contrasts), noise, heaviest)
 
 
 def metrics(evidence: Evidence) -> tuple[Metric, ...]:
@@ -217,34 +261,3 @@ def find_system(spec: str, systems: Sequence[str] | set[str]) -> str | None:
 
 def _reference(specs: Sequence[str], systems: Sequence[str]) -> str | None:
     return "dual" if "dual" in systems and "dual" in specs else find_system(specs[0], systems)
-
-
-def _heaviest(noise: pd.DataFrame) -> Place | None:
-    """Where the least text is left: the largest rate of the corruption that dropped the largest share of the words."""
-    made = noise[(noise["rate"] > 0) & ~noise["corruption"].str.startswith(TRANSCRIPT_PREFIX)]
-    if made.empty:
-        return None
-    last = made.sort_values(["corruption", "rate"]).groupby("corruption").tail(1)
-    shares = last["dropped"].round(9).fillna(-1).to_numpy(float)
-    worst = int(shares.argmax())
-    name, rate = str(last["corruption"].iloc[worst]), float(last["rate"].iloc[worst])
-    return Place("all text gone" if shares[worst] == 1 else f"{name} {100 * rate:g} %", name, rate)
-
-
-def realised(texts: pd.DataFrame) -> pd.DataFrame:
-    """What each corruption did to the words: a row for each (corruption, nominal rate).
-
-    WER is errors over reference words in the whole test part; CER and the dropped share are means over utterances,
-    weighted by their words. Each is the mean over draws, with the standard deviation between draws.
-    """
-    words = texts["words"].to_numpy(float)
-    sums = pd.DataFrame({name: texts[name].astype(t) for name, t in (("corruption", str), ("rate", float))})
-    sums["draw"], sums["words"], sums["wer"] = texts["draw"], words, texts["errors"].to_numpy(float)
-    for name in ("cer", "dropped"):
-        sums[name] = np.where(words > 0, texts[name].to_numpy(float), 0) * words
-    draws = sums.groupby(["corruption", "rate", "draw"], sort=True).sum()
-    shares = draws[["wer", "cer", "dropped"]].div(draws["words"].where(draws["words"] > 0), axis=0)
-    by_rate = shares.groupby(level=["corruption", "rate"], sort=True)
-    frame = by_rate.mean().join(by_rate.std(ddof=1).add_suffix("_sd"))
-    frame.insert(0, "draws", by_rate.size())
-    return frame.reset_index()

@@ -11,10 +11,14 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dual_bench.report import sentences as say
+from dual_bench.report.canvas import COLOURS, GRID, INK, MUTED, PAPER, Picture
 from dual_bench.report.evidence import Evidence
-from dual_bench.report.figures import COLOURS, DEGRADATION, GRID, INK, MUTED, PAPER, Picture
-from dual_bench.report.tables import Table
+from dual_bench.report.figures import DEGRADATION, HEAT, OVERVIEW
+from dual_bench.report.heat import ON_HIGH, ON_LOW, STEPS
+from dual_bench.report.methods import methods
+from dual_bench.report.numbers import plural
+from dual_bench.report.sentences import headlines
+from dual_bench.report.table import Table
 from dual_bench.store import RunInfo
 
 
@@ -49,11 +53,13 @@ def _context(evidence: Evidence, tables: Sequence[Table], pictures: Sequence[Pic
         "info": info,
         "notes": info.corpus.notes,
         "problems": evidence.problems(),
-        "headlines": say.headlines(evidence),
+        "headlines": headlines(evidence),
         "tables": {table.name: table for table in tables},
+        "maps": [p for p in pictures if p.name.startswith(HEAT)],
+        "overviews": [p for p in pictures if p.name.startswith(OVERVIEW)],
         "curves": [p for p in pictures if p.name.startswith(DEGRADATION)],
         "pictures": {picture.name: picture for picture in pictures},
-        "methods": say.methods(evidence),
+        "methods": methods(evidence),
         "provenance": provenance(info),
         "plan": json.dumps(info.plan, indent=2, ensure_ascii=False),
         "command": info.provenance.command,
@@ -73,7 +79,7 @@ def provenance(info: RunInfo) -> list[tuple[str, str]]:
         ("dual-bench", f"{made.dual_bench}, commit {made.commit or 'unknown'}{dirty}"),
         ("made with", f"Python {made.python} on {made.platform}"),
         ("packages", ", ".join(f"{name} {version}" for name, version in made.packages.items())),
-        ("device", f"{made.device}, {say.plural(made.threads, 'thread')} in each of {say.plural(made.jobs, 'job')}"),
+        ("device", f"{made.device}, {plural(made.threads, 'thread')} in each of {plural(made.jobs, 'job')}"),
         ("time", f"{made.started} to {made.ended or 'unfinished'}{took}"),
     ]
 
@@ -83,6 +89,8 @@ def provenance(info: RunInfo) -> list[tuple[str, str]]:
 _THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", PAPER: "none"} | {
     colour: f"var(--series-{i})" for i, colour in enumerate(COLOURS) if colour != INK
 }
+_THEMED |= {colour: f"var(--heat-{i})" for i, colour in enumerate(STEPS)}
+_THEMED |= {ON_LOW: "var(--on-low)", ON_HIGH: "var(--on-high)"}
 
 
 def inline(picture: Picture) -> Markup:

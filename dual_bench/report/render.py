@@ -10,7 +10,7 @@ import pandas as pd
 
 from dual_bench.report import page
 from dual_bench.report.evidence import gather
-from dual_bench.report.figures import DEGRADATION, FIXED_NAMES, pictures
+from dual_bench.report.figures import DEGRADATION, FIXED_NAMES, HEAT, OVERVIEW, pictures
 from dual_bench.report.tables import NAMES, summary, tables
 from dual_bench.store import read_run, write_text
 
@@ -43,6 +43,6 @@ def _remove_stale(path: Path, files: Collection[Path]) -> None:
     """Remove what an earlier rendering wrote and this one has no rows for; files of other names are not ours."""
     earlier = [*(path / "tables").glob("*.csv"), *(path / "figures").glob("*.svg"), *(path / "figures").glob("*.png")]
     for file in earlier:
-        ours = file.stem in (*NAMES, *FIXED_NAMES) or file.stem.startswith(DEGRADATION)
+        ours = file.stem in (*NAMES, *FIXED_NAMES) or file.stem.startswith((DEGRADATION, HEAT, OVERVIEW))
         if ours and file not in files:
             file.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -29,7 +30,7 @@ class Contrast:
     right: str
     regime: str
     quantity: str
-    """``clean``, ``word-drop area``, ``word-drop 1.0``, ``transcript:NAME``."""
+    """``clean``, ``word-drop area`` or ``word-drop mean``, ``word-drop 1.0``, ``transcript:NAME``."""
     metric: str
     estimate: float
     interval: Interval
@@ -46,12 +47,18 @@ class Contrast:
     verdict: Verdict
 
 
-def compare(cube: Cube, reference: str, weights: Weights, level: float = 0.95) -> list[Contrast]:
+Severities = Mapping[str, Sequence[float]]
+"""The rate of each severity of a corruption; one rate may stand for several severities."""
+
+
+def compare(
+    cube: Cube, reference: str, weights: Weights, level: float = 0.95, severities: Severities | None = None
+) -> list[Contrast]:
     """``reference`` (left) against every other system, in every regime that has both.
 
-    Quantities: clean; for each corruption with several rates the area under its curve and its largest rate; for each
-    with one rate (a transcript) that condition. A largest rate that repeats another's predictions is compared once.
-    Both sides share the resamples, so the differences are paired.
+    Quantities: clean; for each corruption with several rates its ``overall`` and its largest rate; for each with one
+    rate (a transcript) that condition. A largest rate that repeats another's predictions is compared once. Both sides
+    share the resamples, so the differences are paired.
 
     Interval and p: those of the two-sided t test of the difference by its bootstrap standard error
     (``resampling.spread``), and not the share of replicates beyond 0, for two reasons. Where seeds make the
@@ -68,15 +75,32 @@ def compare(cube: Cube, reference: str, weights: Weights, level: float = 0.95) -
     for regime in cube.regimes():
         if (reference, regime) not in pairs:
             continue
-        left = _quantities(cube, reference, regime, weights)
+        left = _quantities(cube, reference, regime, weights, severities or {})
         for corruption in repeated:
             left.pop(f"{corruption} {cube.rates(corruption)[-1]}")
         for right in cube.systems():
             if right != reference and (right, regime) in pairs:
-                other = _quantities(cube, right, regime, weights)
+                other = _quantities(cube, right, regime, weights, severities or {})
                 names = (reference, right, regime)
                 found += [_contrast(cube, names, q, left[q], other[q], weights, level) for q in left]
     return _holm(found, cube, reference)
+
+
+def overall(
+    cube: Cube, system: str, regime: str, corruption: str, weights: Weights, rates: Sequence[float] = ()
+) -> tuple[float, FloatArray]:
+    """One number for a whole corruption, estimate and replicates (R,).
+
+    Where ``rates`` are those of its severities: the plain mean over severities, without clean text. They are even
+    steps of damage on purpose and their rates are not, so that an area over the rate would weigh them by how a
+    corruption happens to be parametrised. A severity that the corruption cannot reach counts with the rate that stands
+    in for it. Without severities: the area under the curve over the nominal rate, clean text included.
+    """
+    if not rates:
+        return area_point(cube, system, regime, corruption, weights)
+    points = {rate: point(cube, Key(system, regime, corruption, rate), weights) for rate in set(rates)}
+    value = np.mean([points[rate][0] for rate in rates])
+    return float(value), np.mean([points[rate][1] for rate in rates], axis=0)
 
 
 @dataclass(frozen=True)
@@ -102,7 +126,7 @@ def _repeated(cube: Cube) -> list[str]:
     return [name for i, name in enumerate(several) if any(same(earlier, name) for earlier in several[:i])]
 
 
-def _quantities(cube: Cube, system: str, regime: str, weights: Weights) -> dict[str, _Quantity]:
+def _quantities(cube: Cube, system: str, regime: str, weights: Weights, severities: Severities) -> dict[str, _Quantity]:
     def at(key: Key) -> _Quantity:
         return _Quantity(*point(cube, key, weights), cube.sums[key].shape[1])
 
@@ -111,7 +135,9 @@ def _quantities(cube: Cube, system: str, regime: str, weights: Weights) -> dict[
         *lower, largest = cube.rates(corruption)
         worst = at(Key(system, regime, corruption, largest))
         if lower:
-            found[f"{corruption} area"] = _Quantity(*area_point(cube, system, regime, corruption, weights), worst.draws)
+            rates = severities.get(corruption, ())
+            whole = overall(cube, system, regime, corruption, weights, rates)
+            found[f"{corruption} {'mean' if rates else 'area'}"] = _Quantity(*whole, worst.draws)
         transcript = corruption.startswith(TRANSCRIPT_PREFIX)
         found[corruption if transcript else f"{corruption} {largest}"] = worst
     return found

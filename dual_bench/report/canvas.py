@@ -1,0 +1,164 @@
+"""What all figures share: an Agg canvas of their own, no global state, one style, the same bytes for the same numbers.
+
+Each system has one colour, dash and marker in every figure (colours after Okabe & Ito 2008, darkened where white
+paper asks for it), so that a figure survives greyscale and colour blindness. Widths are those of a two-column paper.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from dual_bench.report.evidence import LEVEL, Evidence
+from dual_bench.report.numbers import plural
+from dual_bench.stats.curves import Estimate
+from dual_bench.store import replacing, write_text
+
+WIDTH = 7.0
+"""Inches: two columns of a paper."""
+
+INK, MUTED, GRID, PAPER = "#1a1a1a", "#6b6b6b", "#dddddd", "#ffffff"
+COLOURS = (INK, "#0072b2", "#d55e00", "#009e73", "#b5578f", "#b07d00", "#3d9bd1")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
+_MARKERS = "osD^vPX*"
+_DOTTED, _DASHED = (0, (1, 2.5)), (0, (6, 3))
+
+_STYLE = Path(__file__).parent / "templates" / "paper.mplstyle"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as SVG text, with its caption and a text alternative that states what it shows."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    svg: str
+
+
+def style() -> AbstractContextManager[None]:
+    """The one style of all figures, for the length of a ``with`` block."""
+    return mpl.rc_context(fname=_STYLE)
+
+
+def file_name(text: str) -> str:
+    """The text with only letters, digits and dashes, for the name of a file."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in text)
+
+
+def save(figure: Figure, folder: Path, name: str, title: str, caption: str, alt: str) -> Picture:
+    """Write the figure as SVG and PNG, without date or version, so that the same numbers give the same bytes."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Title": title, "Description": alt})
+    write_text(folder / f"{name}.svg", text.getvalue())
+    with replacing(folder / f"{name}.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=200, metadata={"Software": None, "Description": alt})
+    return Picture(name, title, caption, alt, text.getvalue())
+
+
+def look(evidence: Evidence, system: str) -> dict[str, Any]:
+    """Colour, dash and marker of a system; the reference is drawn in ink, and heavier."""
+    i = evidence.systems.index(system)
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "linestyle": DASHES[i % len(DASHES)],
+        "marker": _MARKERS[i % len(_MARKERS)],
+        "linewidth": 1.9 if i == 0 else 1.2,
+    }
+
+
+def blank(height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    figure = Figure(figsize=(WIDTH, height), layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def subplots(rows: int, columns: int, height: float, sharey: bool = True) -> tuple[Figure, list[Axes]]:
+    figure = blank(height)
+    return figure, list(figure.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False).flat)
+
+
+def scaled(evidence: Evidence, values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.asarray(values, float) * (100 if evidence.metric.is_share else 1)
+
+
+def axis_label(evidence: Evidence) -> str:
+    metric = evidence.metric
+    direction = "" if metric.higher_is_better else "\nlower is better"
+    return f"{metric.title}{' (%)' if metric.is_share else ''}{direction}"
+
+
+def legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Below the panels, in even rows as wide as the longest label allows."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    most = int(np.clip(WIDTH * 72 // (45 + 4.6 * longest), 1, 4))
+    rows = -(-len(handles) // most)
+    columns = -(-len(handles) // rows)
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, columnspacing=1.6)
+
+
+def keys(evidence: Evidence, floor: bool, ceiling: bool, line: bool = True) -> list[Artist]:
+    """What the legend explains: each system, floor and ceiling."""
+    found: list[Artist] = []
+    for system in evidence.systems:
+        shape = look(evidence, system)
+        found.append(Line2D([], [], label=system, **(shape if line else shape | {"linestyle": "none"})))
+    if ceiling:
+        found.append(Line2D([], [], color=MUTED, linestyle=_DASHED, linewidth=1.3, label="ceiling (exact)"))
+    if floor:
+        found.append(Line2D([], [], color=MUTED, linestyle=_DOTTED, linewidth=1.3, label="floor"))
+    return found
+
+
+def points(evidence: Evidence) -> str:
+    """What a point of a figure is the mean over."""
+    cube = evidence.cube
+    return f"mean over {plural(len(cube.seeds), 'training seed')} and {plural(cube.draws, 'noise draw')}"
+
+
+def ends(estimates: Sequence[Estimate]) -> tuple[list[float], list[float], list[float]]:
+    return (
+        [e.value for e in estimates],
+        [e.interval.low for e in estimates],
+        [e.interval.high for e in estimates],
+    )
+
+
+def line(
+    panel: Axes, evidence: Evidence, system: str, x: Sequence[float], estimates: Sequence[Estimate], band: bool = True
+) -> None:
+    """One system: its line against ``x`` (shares) and, where there is an interval, its band."""
+    shape, percent = look(evidence, system), 100 * np.asarray(x)
+    y, low, high = (scaled(evidence, values) for values in ends(estimates))
+    panel.plot(percent, y, **shape)
+    if band and np.isfinite(low).any():
+        panel.fill_between(percent, low, high, color=shape["color"], alpha=0.13, linewidth=0)
+
+
+def bounds(panel: Axes, evidence: Evidence, floor: float, ceiling: Sequence[tuple[float, float]]) -> None:
+    """The floor, and the ceiling as (share on the x axis, value)."""
+    if np.isfinite(floor):
+        panel.axhline(scaled(evidence, [floor])[0], color=MUTED, linestyle=_DOTTED, linewidth=1.3)
+    if ceiling:
+        x, values = zip(*ceiling, strict=True)
+        panel.plot(100 * np.array(x), scaled(evidence, values), color=MUTED, linestyle=_DASHED, linewidth=1.3)
+
+
+def uncertainty(evidence: Evidence, what: str) -> str:
+    reason = evidence.no_interval()
+    return (
+        f"No {what.lower()}: {reason}." if reason else f"{what}: {100 * LEVEL:g} % intervals, pointwise (see Methods)."
+    )

@@ -1,0 +1,131 @@
+"""Degradation curves: a figure for each corruption, and small ones beside each other for an overview."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from dual_bench.report import canvas
+from dual_bench.report.evidence import MATCHED, Evidence
+from dual_bench.report.noise import in_families, rate_is
+
+
+def curved(evidence: Evidence) -> tuple[str, ...]:
+    """The corruptions that have a curve."""
+    return tuple(c for c in evidence.corruptions if len(evidence.cube.rates(c)) > 1)
+
+
+def degradation(evidence: Evidence, corruption: str) -> Figure:
+    """The primary metric against how heavy one corruption is, a panel for each training regime."""
+    regimes = evidence.regimes
+    figure, panels = canvas.subplots(1, len(regimes), 3.3)
+    floor, ceiling = evidence.floor(), _ceiling(evidence, corruption)
+    for panel, regime in zip(panels, regimes, strict=True):
+        for system in reversed(evidence.trained(regime)):
+            points = evidence.curves[system, regime, corruption]
+            x = _heaviness(evidence, corruption, [rate for rate, _ in points])
+            canvas.line(panel, evidence, system, x, [estimate for _, estimate in points])
+        canvas.bounds(panel, evidence, floor, ceiling)
+        panel.set_title(f"trained {regime}", loc="left", fontweight="bold")
+        panel.set_xlabel(_x_label(evidence, corruption))
+    panels[0].set_ylabel(canvas.axis_label(evidence))
+    canvas.legend(figure, canvas.keys(evidence, bool(np.isfinite(floor)), bool(ceiling)))
+    return figure
+
+
+def overview(evidence: Evidence, regime: str) -> Figure:
+    """A small panel for each corruption, in families; all systems trained in one regime."""
+    names = in_families(curved(evidence))
+    columns = 4
+    rows = -(-len(names) // columns)
+    figure, panels = canvas.subplots(rows, columns, 1.05 + 1.4 * rows)
+    floor, ceilings = evidence.floor(), [_ceiling(evidence, name) for name in names]
+    for place, (panel, name, ceiling) in enumerate(zip(panels, names, ceilings, strict=False)):
+        for system in reversed(evidence.trained(regime)):
+            points = evidence.curves[system, regime, name]
+            x = _heaviness(evidence, name, [rate for rate, _ in points])
+            canvas.line(panel, evidence, system, x, [estimate for _, estimate in points], band=False)
+        canvas.bounds(panel, evidence, floor, ceiling)
+        panel.set_title(evidence.noise.label(name).replace(" (", "\n("), loc="left", fontsize=7)
+        if place + columns >= len(names):
+            panel.tick_params(labelbottom=True)
+            panel.set_xlabel(f"{'word error' if _by_wer(evidence, name) else 'nominal'} rate (%)", fontsize=7)
+        if place % columns == 0:
+            panel.set_ylabel(canvas.axis_label(evidence), fontsize=7)
+    for panel in panels[len(names) :]:
+        panel.set_visible(False)
+    figure.suptitle(f"trained {regime}", x=0.01, ha="left", fontsize=8.5, fontweight="bold")
+    canvas.legend(figure, canvas.keys(evidence, bool(np.isfinite(floor)), any(ceilings)))
+    return figure
+
+
+def _by_wer(evidence: Evidence, corruption: str) -> bool:
+    return bool(evidence.noise.severities.get(corruption)) and corruption not in evidence.noise.behind
+
+
+def _heaviness(evidence: Evidence, corruption: str, rates: Sequence[float]) -> list[float]:
+    """Where the rates lie on the x axis: at the word error rate of the test text, where severities chose the rates."""
+    measured = _by_wer(evidence, corruption)
+    return [evidence.noise.wer(corruption, rate) if measured else rate for rate in rates]
+
+
+def _x_label(evidence: Evidence, corruption: str) -> str:
+    if _by_wer(evidence, corruption):
+        return "measured word error rate (%)"
+    share = rate_is(corruption)
+    return f"{share}\n(nominal rate, %)" if share else f"nominal rate of {corruption} (%)"
+
+
+def _ceiling(evidence: Evidence, corruption: str) -> list[tuple[float, float]]:
+    points = evidence.ceiling(corruption)
+    return list(zip(_heaviness(evidence, corruption, [r for r, _ in points]), [v for _, v in points], strict=True))
+
+
+# --------------------------------------------------------------------------------------------- captions
+
+
+def caption(evidence: Evidence, corruption: str) -> str:
+    """What the figure of one corruption shows, and what its signs mean."""
+    label = evidence.noise.label(corruption)
+    return (
+        f"{evidence.metric.title} when the test text suffers {label}. Lines: {canvas.points(evidence)}. "
+        f"{_axis_note(evidence, [corruption])}{_signs(evidence, bool(evidence.ceiling(corruption)))}"
+    )
+
+
+def overview_caption(evidence: Evidence, regime: str) -> str:
+    """What the overview of one regime shows."""
+    names = curved(evidence)
+    return (
+        f"{evidence.metric.title} of all systems, trained {regime}, a panel for each corruption of the test text. "
+        f"Lines: {canvas.points(evidence)}. {_axis_note(evidence, names, (regime,))}"
+        f"Intervals: in the figure of each corruption.{_lines(evidence, any(evidence.ceiling(name) for name in names))}"
+    )
+
+
+def _axis_note(evidence: Evidence, names: Sequence[str], regimes: Sequence[str] = ()) -> str:
+    said = ""
+    if any(_by_wer(evidence, name) for name in names):
+        said += (
+            "Rates were chosen by severity; the x axis is the word error rate that they really make of the test text. "
+        )
+        if any(name in evidence.noise.chosen for name in names):
+            said += "Where the words are chosen for each model, it is the mean over models. "
+    if MATCHED in (regimes or evidence.regimes):
+        said += f"Trained {MATCHED}, every point is another model, trained on just that noise. "
+    return said
+
+
+def _signs(evidence: Evidence, ceiling: bool) -> str:
+    return f"{canvas.uncertainty(evidence, 'Bands')}{_lines(evidence, ceiling)}"
+
+
+def _lines(evidence: Evidence, ceiling: bool) -> str:
+    above = (
+        " Dashed grey: exact ceiling, what a perfect perceiver expects of any such corpus; on one sample a "
+        "model may lie above it by chance."
+    )
+    floor = " Dotted grey: floor, the best constant answer." if np.isfinite(evidence.floor()) else ""
+    return f"{above if ceiling else ''}{floor}"

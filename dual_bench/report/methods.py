@@ -1,0 +1,191 @@
+"""The methods of a run in words, from its plan and its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from dual_bench.report.evidence import LEVEL, MATCHED, Evidence
+from dual_bench.report.noise import UNREACHED, in_families, known, shares
+from dual_bench.report.numbers import fixed, listing, percent, plural
+from dual_bench.stats.contrasts import ALPHA
+
+
+def methods(evidence: Evidence) -> tuple[str, ...]:
+    """What was done, from the plan and the rows."""
+    return (_data(evidence), _training(evidence), *_noise(evidence), _statistics(evidence))
+
+
+def _data(evidence: Evidence) -> str:
+    info, cube = evidence.run.info, evidence.cube
+    corpus = info.corpus
+    task = (
+        f"{len(corpus.classes)} classes ({', '.join(corpus.classes)})"
+        if corpus.task == "classification"
+        else f"a value{'' if corpus.low is None else f' in [{corpus.low:g}, {corpus.high:g}]'}"
+    )
+    folds = (
+        "The corpus is divided once into training, validation and test parts"
+        if corpus.folds == 1
+        else f"Models are trained in {corpus.folds} folds; the out-of-fold predictions of one seed are pooled"
+    )
+    counts = ", ".join(f"{n:,} {split}" for split, n in corpus.counts.items())
+    return (
+        f"Corpus: {corpus.name}, predicting {task}. {folds} (utterances: {counts}; test utterances in "
+        f"{plural(len(cube.clusters), 'cluster')}). Test labels join the predictions after training."
+    )
+
+
+def _training(evidence: Evidence) -> str:
+    plan = evidence.run.info.plan
+    encoders = "; ".join(f"{modality}: {name}" for modality, name in evidence.run.info.encoders.items())
+    regimes = [_regime(evidence, regime) for regime in plan["regimes"]]
+    return (
+        f"Models: {', '.join(plan['models'])}. Each is trained with {plural(int(plan['seeds']), 'seed')} in the "
+        f"{'regime' if len(regimes) == 1 else 'regimes'} {'; '.join(regimes)}. The epoch is chosen on the validation "
+        "part, whose words suffer what those of the training part suffer. A model that reads no words is the same in "
+        f"every regime. Frozen encoders: {encoders or 'none'}."
+    )
+
+
+def _regime(evidence: Evidence, regime: str) -> str:
+    """What models of one regime read in training."""
+    count = evidence.run.info.plan["training"]["noisy_texts"]
+    told = {
+        "clean": "models see only the true words in training",
+        "mixed": (
+            f"in each epoch a training utterance is read in one of {count} noisy texts made for it, each by one of the "
+            "plan's corruptions, drawn evenly, at a rate drawn evenly between 0 and the largest at which that "
+            f"corruption is tested{_untrained(evidence)}"
+        ),
+        MATCHED: (
+            "for each corruption at each rate a model of its own, trained on just that, in other draws than those of "
+            f"the test, {count} for each utterance; clean text is read by the model trained on clean text, and the "
+            "text of a recogniser by one trained on the text of the same recogniser"
+        ),
+    }
+    return f"{regime} ({told[regime]})" if regime in told else regime
+
+
+def _untrained(evidence: Evidence) -> str:
+    names = [name for name in evidence.corruptions if name in evidence.noise.chosen]
+    return f"; {listing(names)} is left out of training, as it exists for trained models only" if names else ""
+
+
+def _noise(evidence: Evidence) -> Iterator[str]:
+    """How the test text was corrupted, and what the nominal rates mean."""
+    plan, noise, names = evidence.run.info.plan, evidence.noise, evidence.corruptions
+    heard = [p.label for p in evidence.places if p.corruption in evidence.transcripts]
+    real = f" Real transcripts: {', '.join(heard)}." if heard else ""
+    if not names:
+        yield f"The test text is not corrupted.{real}"
+        return
+    called = listing([noise.label(name) for name in names])
+    draws = f"with {plural(int(plan['draws']), 'draw')} of the noise at each rate"
+    lone = [name for name in names if name in noise.chosen]
+    draws += f" ({listing(lone)}: one)" if lone and int(plan["draws"]) > 1 else ""
+    yield (
+        f"The test text is corrupted by {called} {_rates(evidence)}, {draws}. {_readers(evidence)} Rate 0 is the clean "
+        f"text itself.{real}"
+    )
+    if told := shares(in_families(names)):
+        yield told
+    if noise.severities:
+        yield _severities(evidence)
+    if evidence.heaviest:
+        yield _heaviest(evidence)
+
+
+def _rates(evidence: Evidence) -> str:
+    """At which rates, where they are the same for all."""
+    if evidence.noise.severities:
+        severities = sorted({p.severity for points in evidence.noise.severities.values() for p in points})
+        return f"at {'severity' if len(severities) == 1 else 'severities'} {listing([f'{s}' for s in severities])}"
+    rates = sorted({rate for name in evidence.corruptions for rate in evidence.cube.rates(name)})
+    return f"at nominal rates {', '.join(percent(rate) for rate in rates)}"
+
+
+def _readers(evidence: Evidence) -> str:
+    """Who reads which words, and whether heavier noise contains lighter noise."""
+    noise, names = evidence.noise, evidence.corruptions
+    found = {name: known(name) for name in names}
+    chosen = [name for name in names if name in noise.chosen]
+    said = "All models read the same noisy words"
+    if chosen:
+        said = (
+            f"The words of {listing(chosen)} are chosen for each trained model, knowing the label, so that they hurt "
+            "it most; a comparison under it is one of worst cases, not of equal texts"
+        )
+        said += "; under all others all models read the same noisy words" if len(chosen) < len(names) else ""
+    behind = [name for name in names if name in noise.behind]
+    if behind:
+        verb = "acts" if len(behind) == 1 else "act"
+        said += f". {listing(behind)} {verb} behind the words, on what the text encoder makes of them"
+    nested = [name for name in names if (one := found[name]) and one.nested]
+    if not nested:
+        return f"{said}."
+    where = "" if len(nested) == len(names) else f" in {listing(nested)}"
+    return f"{said}. Within a draw, heavier noise contains lighter noise{where}."
+
+
+def _severities(evidence: Evidence) -> str:
+    """How the rate of each severity was found."""
+    targets = {p.severity: p.target for points in evidence.noise.severities.values() for p in points}
+    aims = ", ".join(f"{severity}: {percent(targets[severity])}" for severity in sorted(targets))
+    grid = evidence.grid
+    unreached = (
+        f" {UNREACHED} marks a target that a corruption cannot make: it then stands at the rate that comes nearest, "
+        "several severities may share that rate, and the same number stands for each of them."
+        if grid and grid.unreached()
+        else ""
+    )
+    chosen = [name for name in evidence.noise.severities if name in evidence.noise.chosen]
+    given = f" ({listing(chosen)}: the target itself, as it drops that share of the words)" if chosen else ""
+    return (
+        f"A severity is a word error rate ({aims}). For each corruption the nominal rate that makes it was searched on "
+        f"the training text{given}, with draws that are never tested; what it makes of the test text is in the table "
+        "of the noise. The mean over severities is the plain mean of the metric over the severities of one corruption, "
+        f"clean text not among them.{unreached}"
+    )
+
+
+def _heaviest(evidence: Evidence) -> str:
+    """Which condition the headlines and tables call the heaviest."""
+    place, noise = evidence.heaviest, evidence.noise
+    assert place is not None
+    row = noise.frame[(noise.frame["corruption"] == place.corruption) & (noise.frame["rate"] == place.rate)].iloc[0]
+    facts = [
+        f"{what} {fixed(float(row[name]) * (1 if name == 'cosine' else 100), 2 if name == 'cosine' else 1)}{unit}"
+        for name, what, unit in (
+            ("dropped", "words dropped", " %"), ("wer", "word error rate", " %"), ("cosine", "cosine distance", ""),
+        )
+        if np.isfinite(row[name])
+    ]  # fmt: skip
+    what = noise.label(place.corruption)
+    return (
+        f"The noise that headlines, scores and retention compare with clean text is {what} at "
+        f"{noise.where(place.corruption, place.rate)} ({', '.join(facts) or 'not measurable on the words'}): of the "
+        "largest rates of all corruptions that which drops most words; where none drops words, that with the largest "
+        "word error rate, and where there is none, with the largest distance of the embeddings."
+    )
+
+
+def _statistics(evidence: Evidence) -> str:
+    if reason := evidence.no_interval():
+        return f"Estimates are means over training seeds and noise draws. Intervals and tests: none ({reason})."
+    lone = evidence.cube.draws < 2
+    family = evidence.contrasts[0].family if evidence.contrasts else "no comparison"
+    return (
+        "Estimates are means over training seeds and noise draws of the metric over all test utterances. Intervals "
+        f"({percent(LEVEL)}) come from {len(evidence.weights.seeds):,} bootstrap resamples, which draw training seeds, "
+        "noise draws and clusters of test utterances, each with replacement and the same for all systems and "
+        "conditions, so that differences are paired; they are widened for the small number of seeds. They cover what "
+        f"would change with other training seeds{'' if lone else ', other noise draws'} and other test clusters; they "
+        f"do not cover {'other noise draws (there is one), ' if lone else ''}another training sample, another corpus, "
+        "or another "
+        "choice of settings. Intervals of curves are pointwise. Comparisons are two-sided "
+        "t tests, with their intervals, on the bootstrap standard error of the paired difference, corrected by "
+        f"Holm's method ({family}); a verdict needs an adjusted p below {ALPHA:g}. The detectable difference is what "
+        "the design would see with power 0.8 before correction."
+    )

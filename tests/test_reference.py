@@ -1,0 +1,51 @@
+"""The committed tables of what the noise does: rebuilt, and held to what is promised of them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from realised import NAMES, RATES, csv, markdown, table_of
+
+from dual_bench.corruptions.severity import TARGETS
+
+FOLDER = Path(__file__).parents[1] / "reports" / "reference"
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return pd.read_csv(FOLDER / "realised.csv")
+
+
+def test_every_corruption_of_words_is_in_the_table_at_every_rate_and_severity(table: pd.DataFrame) -> None:
+    assert list(dict.fromkeys(table["corruption"])) == list(NAMES)
+    for _, rows in table.groupby("corruption"):
+        assert rows.loc[rows["severity"] == 0, "nominal"].tolist() == list(RATES)
+        assert rows.loc[rows["severity"] > 0, "severity"].tolist() == list(TARGETS)
+
+
+def test_the_realised_share_is_within_002_of_the_nominal_rate(table: pd.DataFrame) -> None:
+    given = table[table["severity"] == 0]
+    assert ((given["realised"] - given["nominal"]).abs() <= 0.02).all()
+
+
+def test_a_severity_is_within_003_of_its_word_error_rate_or_marked(table: pd.DataFrame) -> None:
+    scale = table[table["severity"] > 0]
+    reached = scale["reached"].astype(str) == "True"
+    assert ((scale.loc[reached, "wer"] - scale.loc[reached, "target"]).abs() <= 0.03).all()
+    assert scale.loc[~reached, "nominal"].isin([1.0, 0.001]).all()
+    assert (~reached).any()
+
+
+def test_the_page_shows_the_table(table: pd.DataFrame) -> None:
+    read = table.assign(reached=table["reached"].map({"True": True, "False": False, True: True, False: False}))
+    assert markdown(read) == (FOLDER / "realised.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["word-shuffle", "mismatch", "asr-model"])
+def test_the_table_is_what_the_noise_does(name: str, table: pd.DataFrame, shared_data: Path) -> None:
+    made = pd.read_csv(io.StringIO(csv(table_of(shared_data, [name]))))
+    committed = table[table["corruption"] == name].reset_index(drop=True)
+    pd.testing.assert_frame_equal(made, committed, check_dtype=False, rtol=0, atol=1e-9)
