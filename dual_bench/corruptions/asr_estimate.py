@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 from scipy.optimize import minimize, minimize_scalar
-from scipy.stats import betabinom
+from scipy.special import betaincinv
+from scipy.stats import binom
 
 from dual_bench.corruptions.speech import SHORT, Recogniser, asr_errors, distances, lexicon, spoken
 from dual_bench.seeding import generator
@@ -33,7 +34,7 @@ Pair = tuple[str, str]
 
 DRAWS = 10
 _FAR = 12
-"""Phones apart from which on a word is not heard for its sound: exp(-2.4 · 12) is nothing."""
+"""Phones apart from which on a word is not heard for its sound: at 2.4 a phone, exp(-29) is nothing."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Errors:
     inserted: IntArray
     confusions: tuple[Pair, ...]
     """(word said, word written) of every substitution."""
+    alone: tuple[Pair, ...]
+    """Those with no deletion or insertion beside them, where nobody knows which word stands for which."""
     lost: tuple[str, ...]
     """Every word deleted."""
 
@@ -85,6 +88,8 @@ def read_pairs(path: Path) -> list[Pair]:
             ) from error
         if pair[0]:
             pairs.append(pair)
+    if len(pairs) < 2:
+        raise UserError(f"{path}: expected two pairs at least, one to fit and one to check on, found {len(pairs)}")
     return pairs
 
 
@@ -96,20 +101,26 @@ def halves(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
 
 def errors(pairs: Sequence[Pair]) -> Errors:
     """Align word by word (Levenshtein) and count."""
-    counts = np.zeros((len(pairs), 3), np.int64)
-    kinds = {"replace": 0, "delete": 1, "insert": 2}
+    counts = {kind: np.zeros(len(pairs), np.int64) for kind in ("equal", "replace", "delete", "insert")}
     confusions: list[Pair] = []
+    alone: list[Pair] = []
     lost: list[str] = []
-    for row, (reference, hypothesis) in zip(counts, pairs, strict=True):
+    for row, (reference, hypothesis) in enumerate(pairs):
         said, written = reference.split(), hypothesis.split()
-        for kind, there, here in Levenshtein.editops(said, written):
-            row[kinds[kind]] += 1
-            if kind == "replace":
-                confusions.append((said[there], written[here]))
-            elif kind == "delete":
-                lost.append(said[there])
-    words = np.array([len(reference.split()) for reference, _ in pairs])
-    return Errors(words, *counts.T, tuple(confusions), tuple(lost))
+        blocks = list(Levenshtein.opcodes(said, written))
+        for at, block in enumerate(blocks):
+            there = said[block.src_start : block.src_end]
+            here = written[block.dest_start : block.dest_end]
+            counts[block.tag][row] += max(len(there), len(here))
+            if block.tag == "replace":
+                confusions += zip(there, here, strict=True)
+                if all(other.tag == "equal" for other in (*blocks[max(at - 1, 0) : at], *blocks[at + 1 : at + 2])):
+                    alone += zip(there, here, strict=True)
+            elif block.tag == "delete":
+                lost += there
+    words = counts["equal"] + counts["replace"] + counts["delete"]
+    errors = (counts["replace"], counts["delete"], counts["insert"])
+    return Errors(words, *errors, tuple(confusions), tuple(alone), tuple(lost))
 
 
 # ------------------------------------------------------------------------------------------------ fitting
@@ -124,8 +135,7 @@ def estimate(pairs: Sequence[Pair]) -> Recogniser:
     short, long = _lost(pairs, found, losing)
     gained = (1 - losing) * found.all.sum()
     inserted = min(float(found.inserted.sum() / gained), 0.5) if gained else 0.0
-    per_phone, commonness, unrelated = channel(found.confusions)
-    return Recogniser(losing, short, long, inserted, _clumping(found), per_phone, commonness, unrelated)
+    return Recogniser(losing, short, long, inserted, _clumping(found, losing, inserted), *channel(found.alone))
 
 
 def _losing(found: Errors) -> float:
@@ -151,16 +161,19 @@ def _short(word: str) -> int:
     return int(len(spoken(word)[1].units) <= SHORT)
 
 
-def _clumping(found: Errors) -> float:
-    """a + b of the Beta-binomial with the observed mean that makes the words hit in each utterance likeliest."""
-    hit = found.substituted + found.deleted
-    mean = hit.sum() / found.words.sum()
+def _clumping(found: Errors, losing: float, inserted: float) -> float:
+    """The sum of the Beta distribution's parameters that makes the words hit in each utterance likeliest."""
+    hit, words = (found.substituted + found.deleted)[:, None], found.words[:, None]
+    wer = min(found.rates[0], 0.99)
+    quantiles = (np.arange(200) + 0.5) / 200
 
     def unlikely(log_sum: float) -> float:
         total = np.exp(log_sum)
-        return -float(betabinom.logpmf(hit, found.words, mean * total, (1 - mean) * total).sum())
+        rates = betaincinv(total * wer, total * (1 - wer), quantiles)
+        likely = losing * binom.pmf(hit, words, rates) + (1 - losing) * binom.pmf(hit, words, rates * (1 - inserted))
+        return -float(np.log(np.maximum(likely.mean(axis=1), np.finfo(float).tiny)).sum())
 
-    return float(np.exp(minimize_scalar(unlikely, bounds=(-3, 7), method="bounded").x)) if 0 < mean < 1 else 1.0
+    return float(np.exp(minimize_scalar(unlikely, bounds=(-1, 6), method="bounded").x))
 
 
 def channel(confusions: Iterable[Pair]) -> tuple[float, float, float]:
@@ -169,25 +182,26 @@ def channel(confusions: Iterable[Pair]) -> tuple[float, float, float]:
     Words written that are not in the lexicon (names, and what recognisers spell out of pieces) say nothing here. For a
     given ``commonness``, the weight of all words at a distance is a sum that the other two numbers leave as it is.
     """
-    place = {word: i for i, word in enumerate(lexicon().words)}
+    place = lexicon().places
     known = sorted((said, heard) for said, heard in confusions if heard in place and spoken(said)[0] != heard)
     if not known:
         raise UserError("expected pairs in which a word became another common word, found none; add pairs")
-    heard = np.array([place[word] for _, word in known])
-    apart = np.minimum(_apart_from_lexicon([said for said, _ in known], place), _FAR)
-    here = apart[np.arange(len(known)), heard]
+    said = {word: row for row, word in enumerate(sorted({word for word, _ in known}))}
+    apart = _apart_from_lexicon(list(said))
+    rows, heard = np.array([(said[word], place[other]) for word, other in known]).T
+    here = apart[rows, heard]
     ranks = lexicon().ranks
     zipf = (1 / ranks[heard]) / (1 / ranks).sum()
 
     def fit(commonness: float) -> tuple[float, float, float]:
         """(minus log likelihood, per_phone, unrelated)"""
         weight = ranks**-commonness
-        at = np.stack([(apart == d) @ weight for d in range(_FAR)], axis=1)
+        at = np.stack([np.bincount(row, weight, _FAR + 1)[:_FAR] for row in apart])
 
         def unlikely(numbers: FloatArray) -> float:
             per_phone, unrelated = np.exp(numbers[0]), 1 / (1 + np.exp(-numbers[1]))
             near = np.where(here < _FAR, np.exp(-per_phone * here) * weight[heard], 0)
-            near = near / np.maximum(at @ np.exp(-per_phone * np.arange(_FAR)), np.finfo(float).tiny)
+            near = near / np.maximum(at @ np.exp(-per_phone * np.arange(_FAR)), np.finfo(float).tiny)[rows]
             return -float(np.log((1 - unrelated) * near + unrelated * zipf).sum())
 
         best = minimize(unlikely, [0.5, -1.0], method="Nelder-Mead", bounds=[(-3, 2), (-6, 6)])
@@ -198,8 +212,9 @@ def channel(confusions: Iterable[Pair]) -> tuple[float, float, float]:
     return per_phone, commonness, unrelated
 
 
-def _apart_from_lexicon(said: Sequence[str], place: Mapping[str, int]) -> NDArray[np.uint8]:
-    """(words, lexicon): how far apart they sound; a word is never heard as itself."""
+def _apart_from_lexicon(said: Sequence[str]) -> NDArray[np.uint8]:
+    """(words, lexicon): how far apart they sound, at most ``_FAR``; a word is never heard as itself."""
+    place = lexicon().places
     found = np.empty((len(said), len(place)), np.uint8)
     words = [spoken(word) for word in said]
     for known in (True, False):
@@ -208,8 +223,8 @@ def _apart_from_lexicon(said: Sequence[str], place: Mapping[str, int]) -> NDArra
             found[rows] = distances([words[i][1] for i in rows], known)
     own = [(i, place[word]) for i, (word, _) in enumerate(words) if word in place]
     if own:
-        found[tuple(np.array(own).T)] = np.iinfo(np.uint8).max
-    return found
+        found[tuple(np.array(own).T)] = _FAR
+    return np.minimum(found, _FAR)
 
 
 # ----------------------------------------------------------------------------------------------- checking
@@ -262,7 +277,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="write the numbers to this JSON file")
     chosen = parser.parse_args(arguments)
     try:
-        divided = {path.stem: halves(read_pairs(path)) for path in chosen.files}
+        divided = {path.name: halves(read_pairs(path)) for path in chosen.files}
+        if len(divided) < len(chosen.files):
+            raise UserError("expected files with different names, found two with the same; rename one")
         recogniser = estimate([pair for fitted, _ in divided.values() for pair in fitted])
     except UserError as error:
         parser.error(str(error))
@@ -272,7 +289,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.out:
         digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in chosen.files}
         command = f"python -m dual_bench.corruptions.asr_estimate {' '.join(digests)} --out {chosen.out.name}"
-        chosen.out.write_text(json.dumps({"command": command, "sha256": digests, **asdict(recogniser)}, indent=2) + "\n")
+        numbers = {name: round(number, 4) for name, number in asdict(recogniser).items()}
+        written = json.dumps({"command": command, "sha256": digests, **numbers}, indent=2)
+        chosen.out.write_text(written + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def _others(evidence: Evidence, folder: Path) -> Iterator[Picture]:
 
 
 def recognisers(evidence: Evidence) -> Figure:
-    """The primary metric against the measured word error rate of real transcripts, and of word-drop beside it."""
+    """The primary metric against the measured word error rate of real transcripts, and of made noise beside it."""
     regimes, floor = evidence.regimes, evidence.floor()
     heard = [p for p in evidence.places if p.rate == 0 or p.corruption in evidence.transcripts]
     x = np.array([100 * evidence.noise.wer(p.corruption, p.rate) for p in heard])
@@ -77,8 +77,8 @@ def recognisers(evidence: Evidence) -> Figure:
         systems = evidence.trained(regime)
         for i, system in enumerate(systems):
             shape = canvas.look(evidence, system)
-            if "word-drop" in evidence.corruptions:
-                _thin(panel, evidence, system, regime, edge)
+            if made := _beside(evidence):
+                _thin(panel, evidence, system, regime, made)
             estimates = [evidence.at(system, regime, place) for place in heard]
             y, low, high = (canvas.scaled(evidence, values) for values in canvas.ends(estimates))
             # side by side, so that equal estimates do not hide one another
@@ -95,10 +95,15 @@ def recognisers(evidence: Evidence) -> Figure:
     return figure
 
 
-def _thin(panel: Axes, evidence: Evidence, system: str, regime: str, edge: float) -> None:
-    """The degradation curve of word-drop on the word error rate that it really made."""
-    points = evidence.curves[system, regime, "word-drop"]
-    x = [100 * evidence.noise.wer("word-drop", rate) for rate, _ in points]
+def _beside(evidence: Evidence) -> str:
+    """The corruption that is drawn beside real recognisers: the model of one, or words lost; or nothing."""
+    return next((name for name in ("asr-model", "word-drop") if name in evidence.corruptions), "")
+
+
+def _thin(panel: Axes, evidence: Evidence, system: str, regime: str, corruption: str) -> None:
+    """The degradation curve of a corruption on the word error rate that it really made."""
+    points = evidence.curves[system, regime, corruption]
+    x = [100 * evidence.noise.wer(corruption, rate) for rate, _ in points]
     y = canvas.scaled(evidence, [e.value for _, e in points])
     shape = canvas.look(evidence, system)
     panel.plot(x, y, color=shape["color"], linestyle=shape["linestyle"], linewidth=0.7, alpha=0.6)
@@ -115,7 +120,8 @@ def _names(panel: Axes, names: Sequence[str], x: np.ndarray[Any, np.dtype[np.flo
 
 
 def _recogniser_caption(evidence: Evidence) -> str:
-    thin = " Thin lines: word-drop on the word error rate that it made." if "word-drop" in evidence.corruptions else ""
+    made = _beside(evidence)
+    thin = f" Thin lines: {made} on the word error rate that it made." if made else ""
     return (
         f"{evidence.metric.title} on text by real recognisers, against their measured word error rate on the "
         f"test part; clean text has none. {canvas.uncertainty(evidence, 'Bars')}{thin}"
