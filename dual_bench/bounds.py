@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dual_bench.plan import metrics_of
-from dual_bench.store import CeilingPoint
+from dual_bench.schema import CeilingPoint
 from dual_bench.types import Condition, Corpus, Modality, Task
 
 

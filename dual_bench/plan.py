@@ -10,7 +10,9 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, cast
 
@@ -29,8 +31,8 @@ from dual_bench.corruptions.noise import load
 from dual_bench.corruptions.recogniser import rate_of_snr
 from dual_bench.metrics import Metric
 from dual_bench.models.spec import ModelSpec
+from dual_bench.schema import SeverityPoint
 from dual_bench.stats.frame import system_name
-from dual_bench.store import SeverityPoint
 from dual_bench.study import find_study
 from dual_bench.training import TrainingSettings
 from dual_bench.types import CLEAN, TRANSCRIPT_PREFIX, Condition, Corpus, Modality, Task, UserError
@@ -303,12 +305,21 @@ def _asked(plan: Plan, conditions: Sequence[Condition]) -> dict[Regimen, tuple[i
     return found
 
 
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those of ``packages`` that are installed."""
+    found = {}
+    for name in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
 def _facts(conditions: Sequence[Condition], numbers: Sequence[int], regimen: Regimen) -> dict[str, Any]:
     """What a cell's rows owe to its conditions and, where it trains on them, to all."""
     own = [conditions[number] for number in numbers]
     names = sorted({c.corruption for c in own if c != CLEAN and not c.corruption.startswith(TRANSCRIPT_PREFIX)})
     return {
-        "corruptions": [(name, load(name).version) for name in names],
+        "corruptions": [(name, load(name).version, installed(load(name).packages)) for name in names],
         "conditions": [astuple(c) for c in own],
         "mixture": list(largest_rates(conditions).items()) if regimen.regime == "mixed" else [],
     }

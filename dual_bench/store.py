@@ -19,174 +19,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
+from dual_bench.schema import MEASURED, SCHEMA_VERSION, CellInfo, RunInfo
 from dual_bench.types import Condition, FloatArray, Task, UserError, Utterance
-
-SCHEMA_VERSION = 2
-
-PREDICTION_COLUMNS = {
-    "cell": "digest of the trained model",
-    "model": "name in the catalogue",
-    "variant": "settings that differ from the model's own, empty where none does",
-    "regime": "what the model saw in training: clean, matched (this corruption at this rate) or mixed",
-    "seed": "training seed, a whole number",
-    "fold": "which division of the corpus; 'official' where there is one",
-    "corruption": "name in the catalogue, 'clean', or 'transcript:NAME'",
-    "rate": "nominal rate in [0, 1]",
-    "draw": "which noise draw, shared by all models",
-    "severity": "1 to 5 where the rate was chosen for its word error rate on training text, else 0",
-    "utterance": "id",
-    "cluster": "dialogue, session, video or actor",
-    "truth": "index of the class, or the value",
-    "wer": "realised word error rate of this text against the reference; NaN where the reference has no word",
-    "cer": "realised character error rate, likewise",
-    "dropped": "share of the reference's words that are gone, likewise",
-    "cosine": "cosine distance between the mean token embeddings of reference and text; 1 where one has no token",
-    "text": "what the model read, where the corruption depends on the model; else null, and in texts.parquet",
-}
-"""Columns of a prediction table; ``score_0`` … ``score_{K-1}`` follow: class probabilities, or one value."""
-
-TEXT_COLUMNS = {
-    "corruption": PREDICTION_COLUMNS["corruption"],
-    "rate": PREDICTION_COLUMNS["rate"],
-    "draw": PREDICTION_COLUMNS["draw"],
-    "severity": PREDICTION_COLUMNS["severity"],
-    "utterance": "id",
-    "text": "what the model reads",
-    "wer": PREDICTION_COLUMNS["wer"],
-    "cer": PREDICTION_COLUMNS["cer"],
-    "dropped": PREDICTION_COLUMNS["dropped"],
-    "cosine": PREDICTION_COLUMNS["cosine"],
-    "words": "words in the reference",
-    "errors": "substituted, deleted and inserted words",
-}
-
-
-MEASURED = ("wer", "cer", "dropped", "cosine")
-"""What is measured on every text, by the names of the columns."""
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CorpusInfo(_Record):
-    """The corpus as a report needs it."""
-
-    name: str
-    task: Literal["classification", "regression"]
-    classes: tuple[str, ...]
-    low: float | None
-    high: float | None
-    counts: dict[str, int]
-    """Utterances that train, choose and test (summed over folds where there are several)."""
-    folds: int
-    clusters: int
-    """Clusters in the test parts."""
-    fingerprint: str
-    licence: str
-    notes: tuple[str, ...]
-    transcripts: tuple[str, ...]
-
-
-class CeilingPoint(_Record):
-    """Exact Bayes accuracy of a perfect perceiver of ``modalities`` ("audio+vision+text") at one condition."""
-
-    modalities: str
-    corruption: str
-    rate: float
-    accuracy: float
-
-
-class SeverityPoint(_Record):
-    """What severity 1..5 of a corruption means on this corpus: the rate whose WER on the training text is nearest."""
-
-    corruption: str
-    severity: int
-    target: float
-    """The word error rate asked for."""
-    rate: float
-    wer: float
-    """What the rate makes of the training text."""
-    reached: bool
-    """Whether that is the target; if not, it is the most (or the least) that the corruption can do."""
-
-
-class Provenance(_Record):
-    """All that a result depends on besides its plan, and when it was made."""
-
-    dual_bench: str
-    commit: str | None
-    dirty: bool | None
-    python: str
-    platform: str
-    packages: dict[str, str]
-    device: str
-    threads: int
-    jobs: int
-    command: str
-    started: str
-    ended: str | None = None
-    seconds: float | None = None
-    """Of this sitting."""
-    sittings: int = 1
-    """How often the run was begun or taken up again; the rest tells of the last time."""
-
-
-class RunInfo(_Record):
-    """``run.json``."""
-
-    schema_version: int
-    status: Literal["running", "complete", "failed"]
-    name: str
-    digest: str
-    plan: dict[str, Any]
-    corpus: CorpusInfo
-    cells: tuple[str, ...]
-    """Digests of all cells of the plan, done or not."""
-    floors: dict[str, float | None]
-    """Each metric of the constant prediction that is best on the training part; None: undefined."""
-    ceilings: tuple[CeilingPoint, ...]
-    severities: tuple[SeverityPoint, ...] = ()
-    encoders: dict[str, str]
-    provenance: Provenance
-    problem: str | None = None
-
-
-class CellInfo(_Record):
-    """``cells/<digest>.json``."""
-
-    digest: str
-    status: Literal["done"]
-    model: str
-    variant: str
-    regime: str
-    seed: int
-    fold: str
-    corruption: str = ""
-    """What a model of the regime matched was trained on, ``clean`` included; of other regimes nothing."""
-    rate: float = 0.0
-    parameters: int
-    best_epoch: int
-    history: tuple[dict[str, float], ...]
-    """For each epoch: each part of the training loss by name, and the validation loss."""
-    seconds_fit: float
-    seconds_predict: float
-    device: str
-    threads: int
-    code: str
-    """Versions of dual-bench and torch, and the commit, that made it."""
-    rows: int
-    sha256: str
-
 
 # ------------------------------------------------------------------------------------------- writing
 

@@ -263,6 +263,8 @@ class Corruption:
     rate_is: str
     """What the nominal rate is the share of: "words lost"."""
     needs: Needs = "nothing"
+    packages: tuple[str, ...] = ()
+    """Installed packages that the words made depend on; their versions are part of every digest."""
     nested: bool = True
     """Whether, within one draw, heavier noise contains lighter noise: what is hit at a rate is hit, and in the same
     way, at every higher one."""

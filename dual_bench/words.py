@@ -14,7 +14,7 @@ from dual_bench.corruptions.noise import Reading, Spoken, corrupted, matched, me
 from dual_bench.corruptions.severity import find
 from dual_bench.features.text import Alter, MiniLM, alter_tokens, encode_texts
 from dual_bench.plan import Plan, Regimen, largest_rates
-from dual_bench.store import SeverityPoint
+from dual_bench.schema import SeverityPoint
 from dual_bench.types import Condition, Corpus, Fold, IntArray, Ragged, TrainingText
 
 PerFold = tuple[IntArray, ...]

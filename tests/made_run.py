@@ -10,17 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dual_bench.store import (
-    SCHEMA_VERSION,
-    CeilingPoint,
-    CorpusInfo,
-    Provenance,
-    RunFolder,
-    RunInfo,
-    SeverityPoint,
-    prediction_table,
-    text_table,
-)
+from dual_bench.schema import SCHEMA_VERSION, CeilingPoint, CorpusInfo, Provenance, RunInfo, SeverityPoint
+from dual_bench.store import RunFolder, prediction_table, text_table
 from dual_bench.types import CLEAN, Condition, Utterance
 
 TARGETS = {1: 0.10, 2: 0.20, 3: 0.35, 4: 0.50, 5: 0.70}

@@ -14,7 +14,8 @@ from tiny import write_corpus
 from dual_bench import runner, training
 from dual_bench.corruptions.severity import TARGETS
 from dual_bench.plan import Plan, cells, largest_rates, load_corpus, read_plan
-from dual_bench.store import Run, SeverityPoint, read_run
+from dual_bench.schema import SeverityPoint
+from dual_bench.store import Run, read_run
 from dual_bench.types import CLEAN, Condition, UserError
 
 POINTS = ["regime", "corruption", "rate"]

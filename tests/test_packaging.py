@@ -35,9 +35,9 @@ def test_the_wheel_has_the_studies_and_puts_nothing_beside_the_package(wheel: Pa
     assert [name for name in names if name.startswith("dual_bench/report/templates/")]
 
 
-def test_the_wheel_holds_every_module_of_the_package(wheel: Path) -> None:
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dual_bench").rglob("*.py")}
-    assert modules <= set(zipfile.ZipFile(wheel).namelist())
+def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / "dual_bench").rglob("*.*") if path.is_file()}
+    assert {name for name in files if "__pycache__" not in name} <= set(zipfile.ZipFile(wheel).namelist())
 
 
 def test_an_installed_wheel_finds_its_studies_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:

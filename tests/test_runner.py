@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import write_corpus
 
-from dual_bench import runner, store, training
+from dual_bench import runner, schema, training
 from dual_bench.plan import Plan, read_plan
 from dual_bench.runner import RunResult
 from dual_bench.store import RunFolder, read_run
@@ -218,7 +218,7 @@ def test_the_digest_names_everything_a_result_depends_on(finished: tuple[Plan, P
 
 def test_provenance_stands_beside_the_result(finished: tuple[Plan, Path]) -> None:
     written = json.loads((finished[1] / "run.json").read_text())
-    assert written["schema_version"] == store.SCHEMA_VERSION
+    assert written["schema_version"] == schema.SCHEMA_VERSION
     assert written["provenance"]["device"] == "cpu"
     assert written["provenance"]["packages"]["torch"] == torch.__version__.split("+")[0]
     assert written["provenance"]["ended"] is not None

@@ -13,11 +13,12 @@ import pytest
 
 from dual_bench.catalog import METRICS
 from dual_bench.metrics import ACC2_NON0, ACCURACY, MAE, PEARSON_R, UAR, WEIGHTED_F1, Metric
+from dual_bench.schema import MEASURED, PREDICTION_COLUMNS
 from dual_bench.stats import curves
 from dual_bench.stats.contrasts import Contrast, compare
 from dual_bench.stats.frame import Cube, Key, cube
 from dual_bench.stats.resampling import Weights, estimate, replicates, resample
-from dual_bench.store import MEASURED, PREDICTION_COLUMNS, prediction_table
+from dual_bench.store import prediction_table
 from dual_bench.types import CLEAN, Condition, FloatArray, UserError, Utterance
 
 CONDITIONS = [

@@ -16,22 +16,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from dual_bench import provenance
-from dual_bench.store import MEASURED as MEASURED_NAMES
-from dual_bench.store import (
+from dual_bench.schema import MEASURED as MEASURED_NAMES
+from dual_bench.schema import (
     PREDICTION_COLUMNS,
     SCHEMA_VERSION,
     TEXT_COLUMNS,
     CellInfo,
     CorpusInfo,
     Provenance,
-    RunFolder,
     RunInfo,
-    prediction_table,
-    read_run,
-    replacing,
-    text_table,
-    write_text,
 )
+from dual_bench.store import RunFolder, prediction_table, read_run, replacing, text_table, write_text
 from dual_bench.types import CLEAN, Condition, UserError, Utterance
 
 UTTERANCES = [

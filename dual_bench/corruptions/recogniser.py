@@ -83,7 +83,15 @@ def recognise(text: str, rate: float, rng: np.random.Generator, samples: FloatAr
     return transcript(np.round(heard * np.iinfo(np.int16).max).astype(np.int16))
 
 
-ASR_LOOP = Corruption("asr-loop", 1, recognise, rate_is="noise power in the sound", needs="sound", nested=False)
+ASR_LOOP = Corruption(
+    "asr-loop",
+    1,
+    recognise,
+    rate_is="noise power in the sound",
+    needs="sound",
+    packages=("pocketsphinx",),
+    nested=False,
+)
 
 
 def _seen(samples: FloatArray) -> str:

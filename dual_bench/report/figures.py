@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from dual_bench.report import canvas, degradation, findings, heat
 from dual_bench.report.canvas import COLOURS, GRID, MUTED, Picture
 from dual_bench.report.evidence import MATCHED, Evidence
-from dual_bench.store import CellInfo
+from dual_bench.schema import CellInfo
 
 HEAT, OVERVIEW, DEGRADATION, FIXED_NAMES = "heatmap", "overview", "degradation-", ("transcripts", "training")
 """How the names of the figures begin: heat maps, curves of all corruptions, and of each; and the names of others."""

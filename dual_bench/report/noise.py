@@ -11,7 +11,7 @@ import pandas as pd
 
 from dual_bench.catalog import CORRUPTIONS
 from dual_bench.report.numbers import listing, percent
-from dual_bench.store import MEASURED, SeverityPoint
+from dual_bench.schema import MEASURED, SeverityPoint
 from dual_bench.types import TRANSCRIPT_PREFIX, Corruption, UserError
 
 UNREACHED = "†"

@@ -19,7 +19,7 @@ from dual_bench.report.methods import methods
 from dual_bench.report.numbers import plural
 from dual_bench.report.sentences import headlines
 from dual_bench.report.table import Table
-from dual_bench.store import RunInfo
+from dual_bench.schema import RunInfo
 
 
 def html(evidence: Evidence, tables: Sequence[Table], pictures: Sequence[Picture]) -> str:

@@ -75,7 +75,7 @@ class Cube:
 
 
 def cube(predictions: pd.DataFrame, metric: Metric) -> Cube:
-    """Sum the statistics of ``metric`` in each cluster; ``predictions`` has ``store.PREDICTION_COLUMNS``.
+    """Sum the statistics of ``metric`` in each cluster; ``predictions`` has ``schema.PREDICTION_COLUMNS``.
 
     A training seed counts where every (system, regime) of the frame has every utterance under every condition and
     draw; the others are named in ``skipped``. The numbers do not depend on the order of the rows, to the bit.
