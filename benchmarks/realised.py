@@ -137,7 +137,8 @@ def markdown(table: pd.DataFrame) -> str:
         "",
         "## Realised share at a nominal rate",
         "",
-        "Counted from the texts, by another way than the corruption's own. In brackets: word error rate.",
+        "Counted from the texts, by another way than the corruption's own; of ocr, char-swap, word-swap and "
+        "case-punctuation relative to what rate 1 does to the same text. In brackets: word error rate.",
         "",
         f"| corruption | the rate is the share of | {' | '.join(rates)} |",
         f"|---|---|{'---|' * len(rates)}",

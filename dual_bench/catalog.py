@@ -39,7 +39,7 @@ class Catalog:
         """The part called ``name``; UserError with the nearest name where there is none."""
         if name in self.entries:
             return _resolve(self.entries[name].target)
-        if ":" in name and "." in name.split(":")[0]:
+        if ":" in name:
             try:
                 return _resolve(name)
             except (ImportError, AttributeError, TypeError) as error:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -116,7 +117,7 @@ def report(folder: Annotated[Path, typer.Argument(help="A folder that `dual-benc
 def preview(
     text: Annotated[str, typer.Argument(help="A sentence.")],
     corruption: Annotated[Many, _listed("Which corruptions; by default all")] = None,
-    rate: Annotated[float, typer.Option(min=0, max=1, help="Nominal rate.")] = 0.3,
+    rate: Annotated[str, typer.Option(help="Nominal rate in [0, 1], or a signal-to-noise ratio such as 10dB.")] = "0.3",
     seed: Annotated[int, typer.Option(help="Another seed, another noise.")] = 0,
 ) -> None:
     """Show what each corruption makes of a sentence, and how much of it was hit."""
@@ -131,9 +132,10 @@ def preview(
                 table.add_row(found.name, Text(found.why_not, style="dim"))
                 continue
             shown = (found.measured.wer, found.measured.cer, found.measured.dropped)
-            table.add_row(found.name, _coloured(found.words), *(f"{share:.2f}" for share in shown))
+            numbers = ("–" if isnan(share) else f"{share:.2f}" for share in shown)
+            table.add_row(found.name, _coloured(found.words), *numbers)
         screen.print(table)
-        screen.print(f"nominal rate {rate:g}; {_LEGEND if screen.color_system else 'lost words are not shown'}")
+        screen.print(f"nominal rate {rate}; {_LEGEND if screen.color_system else 'lost words are not shown'}")
 
 
 _STYLES = {"same": "", "changed": "yellow", "added": "green", "lost": "red strike"}
@@ -180,7 +182,12 @@ def main(
 
 
 def _joined(values: Many) -> list[str] | None:
-    return None if values is None else [part for value in values for part in split_specs(value)]
+    if values is None:
+        return None
+    joined = [part for value in values for part in split_specs(value)]
+    if not joined:
+        raise UserError("expected names or numbers separated by commas, found an empty list; leave the flag out")
+    return joined
 
 
 def _models(values: Many) -> list[str] | None:

@@ -28,7 +28,7 @@ from dual_bench.catalog import (
     validated,
 )
 from dual_bench.corruptions.noise import load
-from dual_bench.corruptions.recogniser import rate_of_snr
+from dual_bench.corruptions.recogniser import parsed_rate
 from dual_bench.metrics import Metric
 from dual_bench.models.spec import ModelSpec
 from dual_bench.schema import SeverityPoint
@@ -55,17 +55,7 @@ class Regimen(NamedTuple):
         return f"{self.regime} {self.corruption} {self.rate:g}" if self.corruption else self.regime
 
 
-def _rate(value: object) -> object:
-    """``"10 dB"`` as the share of noise in the power of a mixture; other text as a number."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return rate_of_snr(float(value[:-2])) if value.lower().endswith("db") else float(value)
-    except ValueError:
-        raise ValueError(f"expected a number in [0, 1] or a ratio such as 10dB, found '{value}'") from None
-
-
-Rate = Annotated[float, BeforeValidator(_rate), Field(ge=0, le=1)]
+Rate = Annotated[float, BeforeValidator(parsed_rate), Field(ge=0, le=1)]
 
 
 class Plan(BaseModel):
@@ -91,6 +81,11 @@ class Plan(BaseModel):
     """The primary metric; by default accuracy or mae."""
     training: TrainingSettings = TrainingSettings()
 
+    @field_validator("severities")
+    @classmethod
+    def _ascending(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(values))
+
     @field_validator("models", "regimes", "corruptions", "rates", "severities")
     @classmethod
     def _once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -110,7 +105,8 @@ class Plan(BaseModel):
         worst: list[Condition] = []
         for name in self.corruptions:
             model = load(name).needs == "model"
-            found = {point.rate: point.severity for point in reversed(scale) if point.corruption == name}
+            points = sorted((p for p in scale if p.corruption == name), key=lambda p: p.severity, reverse=True)
+            found = {point.rate: point.severity for point in points}
             chosen = found if self.severities else {rate: 0 for rate in self.rates if rate > 0}
             for rate, severity in sorted(chosen.items()):
                 draws = range(1 if model else self.draws)
@@ -158,7 +154,7 @@ class Cell:
     seed: int
     fold: int
     conditions: tuple[int, ...]
-    """Numbers of conditions of the plan: all of them, but those that a ``matched`` model was trained for."""
+    """Numbers of conditions of the plan: all of them; of a ``matched`` model those alone that it was trained for."""
 
     @property
     def title(self) -> str:
@@ -172,9 +168,10 @@ class Cell:
         return Regimen("clean") if clean else self.regimen
 
     @property
-    def training(self) -> tuple[str, str, str, int, int]:
+    def training(self) -> tuple[str | int, ...]:
         """Cells of equal key share their training."""
-        return self.variant.model, self.variant.changed, self.reads.title, self.seed, self.fold
+        regime, corruption, rate = self.reads
+        return self.variant.model, self.variant.changed, regime, corruption, repr(rate), self.seed, self.fold
 
 
 def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:

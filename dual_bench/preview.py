@@ -12,6 +12,7 @@ from rapidfuzz.distance import Levenshtein
 from dual_bench.catalog import CORRUPTIONS
 from dual_bench.corruptions.measure import Measured, measure
 from dual_bench.corruptions.noise import Spoken, corrupted, load
+from dual_bench.corruptions.recogniser import parsed_rate
 from dual_bench.datasets.synthetic import EMOTIONS
 from dual_bench.datasets.synthetic_text import sentence
 from dual_bench.seeding import generator
@@ -38,13 +39,20 @@ class Preview:
     why_not: str = ""
 
 
-def previews(text: str, names: Iterable[str], rate: float, seed: int) -> list[Preview]:
-    """A preview of each of the corruptions ``names``, or of all where there is none; UserError where one is unknown.
+def previews(text: str, names: Iterable[str], rate: str, seed: int) -> list[Preview]:
+    """A preview of each of the corruptions ``names``, or of all where there is none.
 
-    Words that come from elsewhere come from sentences of the embedded corpus.
+    Words that come from elsewhere come from sentences of the embedded corpus. UserError where a corruption is unknown,
+    or the rate is none.
     """
+    try:
+        number = float(str(parsed_rate(rate)))
+    except ValueError as error:
+        raise UserError(f"--rate: {error}") from None
+    if not 0 <= number <= 1:
+        raise UserError(f"--rate: expected a number in [0, 1] or a ratio such as 10dB, found '{rate}'")
     spoken = Spoken(Utterance("preview", "test", "", "", text, np.nan), _sentences())
-    return [_preview(spoken, name, rate, seed) for name in names or CORRUPTIONS.entries]
+    return [_preview(spoken, name, number, seed) for name in names or CORRUPTIONS.entries]
 
 
 def _preview(spoken: Spoken, name: str, rate: float, seed: int) -> Preview:

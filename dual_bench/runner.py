@@ -186,7 +186,7 @@ def _prepare(
     text_encoder = MiniLM(device)
     raw = [m for m, signal in corpus.signals.items() if signal.kind != "features"]
     names = {str(m): encoders[m].name for m in raw} | {"text": text_encoder.name}
-    scale = scale_of(plan, corpus, lambda name: report("scale", 0, 0, f"severities of {name}"))
+    scale = scale_of(plan, corpus, cache, lambda name: report("scale", 0, 0, f"severities of {name}"))
     conditions = plan.conditions(corpus, scale)
     wanted = cells(plan, corpus, conditions, names, device)
     digest = plan_digest(plan, wanted)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -268,6 +268,12 @@ class Corruption:
     nested: bool = True
     """Whether, within one draw, heavier noise contains lighter noise: what is hit at a rate is hit, and in the same
     way, at every higher one."""
+    tells_label: bool = False
+    """Whether the true label chooses the words, so that a model trained on them can read it back."""
+
+    def __post_init__(self) -> None:
+        if self.needs not in get_args(Needs):
+            raise UserError(f"corruption '{self.name}' needs one of {', '.join(get_args(Needs))}; found '{self.needs}'")
 
 
 # ---------------------------------------------------------------------------------------------- models

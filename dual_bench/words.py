@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter
 
-from dual_bench.corruptions.noise import Reading, Spoken, corrupted, matched, measured, mixed
+from dual_bench.corruptions.noise import Reading, Sound, Spoken, corrupted, load, matched, measured, mixed
 from dual_bench.corruptions.severity import find
+from dual_bench.features.cache import content_key
 from dual_bench.features.text import Alter, MiniLM, alter_tokens, encode_texts
-from dual_bench.plan import Plan, Regimen, largest_rates
+from dual_bench.plan import FORMAT_VERSION, Plan, Regimen, installed, largest_rates
 from dual_bench.schema import SeverityPoint
-from dual_bench.types import Condition, Corpus, Fold, IntArray, Ragged, TrainingText
+from dual_bench.store import write_text
+from dual_bench.types import Condition, Corpus, Fold, IntArray, Ragged, Signal, TrainingText
 
 PerFold = tuple[IntArray, ...]
 """For each fold (V, N): row numbers of V readings of each utterance of the corpus, -1 where it is never read so."""
@@ -57,25 +60,43 @@ def _spoken(corpus: Corpus, training: TrainingText) -> Callable[[int], Spoken]:
     def of(i: int) -> Spoken:
         if sound is None or sound.kind != "waveform":
             return Spoken(corpus.utterances[i], training)
-        return Spoken(corpus.utterances[i], training, np.asarray(sound.items[i], np.float32), sound.rate)
+        return Spoken(corpus.utterances[i], training, partial(_sound, sound, i))
 
     return of
 
 
-def scale_of(plan: Plan, corpus: Corpus, progress: Callable[[str], None]) -> tuple[SeverityPoint, ...]:
+def _sound(signal: Signal, i: int) -> Sound:
+    return np.asarray(signal.items[i], np.float32), signal.rate
+
+
+_Points = TypeAdapter(list[SeverityPoint])
+
+
+def scale_of(plan: Plan, corpus: Corpus, cache: Path, progress: Callable[[str], None]) -> tuple[SeverityPoint, ...]:
     """What the severities of the plan mean on this corpus, found on its training text; none where it names rates.
 
-    Where a corpus is cross-validated that is the text of every utterance that trains in some fold: one scale for all
-    folds, found without labels and with noise that is never tested.
+    There is one scale for all folds of a cross-validation: it is found on the text of every utterance that trains in
+    some fold, as a rule the whole corpus, with the words of the first fold's training part where words come from
+    elsewhere. It knows labels where the corruption does. Its noise is never tested. What is found is kept in ``cache``.
     """
-    points = []
+    if not plan.severities:
+        return ()
     trained = np.unique(np.concatenate([fold.train for fold in corpus.folds]))
     spoken = [_spoken(corpus, training_text(corpus, corpus.folds[0]))(i) for i in trained]
-    for name in plan.corruptions if plan.severities else ():
+    points: list[SeverityPoint] = []
+    for name in plan.corruptions:
         progress(name)
-        for found in find(name, spoken, plan.severities, plan.root_seed):
-            facts = {"severity": found.severity, "target": found.target, "rate": found.rate, "wer": found.wer}
-            points.append(SeverityPoint(corruption=name, reached=found.reached, **facts))
+        corruption = load(name)
+        facts = (name, corruption.version, sorted(installed(corruption.packages).items()), FORMAT_VERSION)
+        key = content_key(corpus.fingerprint, repr((*facts, plan.severities, plan.root_seed)))
+        kept = cache / "scale" / f"{key}.json"
+        try:
+            points += _Points.validate_json(kept.read_bytes())
+        except (OSError, ValueError):  # not found yet, or damaged
+            found = find(name, spoken, plan.severities, plan.root_seed)
+            now = [SeverityPoint(corruption=name, reached=f.reached, **vars(f)) for f in found]
+            write_text(kept, _Points.dump_json(now).decode())
+            points += now
     return tuple(points)
 
 

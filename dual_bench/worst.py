@@ -20,6 +20,9 @@ from dual_bench.seeding import generator
 from dual_bench.training import Queries, Resident, predict
 from dual_bench.types import Condition, FloatArray, IntArray, Task
 
+_TEXTS = 8_192
+"""Encoded at a time: some 100 MB of embeddings."""
+
 
 @dataclass(frozen=True)
 class Attack:
@@ -50,8 +53,12 @@ def attack(module: Any, resident: Resident, task: Task, wanted: Attack, encoder:
         rows = wanted.rows[np.asarray(which, np.int64)]
         if "text" not in resident.reads:
             return predict(module, resident, task, Queries(rows, np.zeros_like(rows)))
-        read = resident.reading(embed(texts, encoder))
-        return predict(module, read, task, Queries(rows, np.arange(len(rows))))
+        parts = []
+        for start in range(0, len(rows), _TEXTS):
+            part = slice(start, start + _TEXTS)
+            read = resident.reading(embed(texts[part], encoder))
+            parts.append(predict(module, read, task, Queries(rows[part], np.arange(len(rows[part])))))
+        return np.concatenate(parts)
 
     def harm(which: Sequence[int], texts: Sequence[str]) -> FloatArray:
         if "text" not in resident.reads:
@@ -61,7 +68,8 @@ def attack(module: Any, resident: Resident, task: Task, wanted: Attack, encoder:
     found: list[list[str]] = []
     for name, conditions in groupby(wanted.conditions, key=lambda condition: condition.corruption):
         corruption = load(name)
-        rngs = [generator("noise", wanted.root_seed, name, corruption.version, 0, one) for one in wanted.ids]
+        stream = ("noise", wanted.root_seed, corruption.name, corruption.version, 0)
+        rngs = [generator(*stream, one) for one in wanted.ids]
         found += corruption.apply(wanted.texts, [c.rate for c in conditions], harm, rngs)
     everyone = list(range(len(wanted.rows)))
     scores = np.stack([answers(everyone, texts) for texts in found])

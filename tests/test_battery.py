@@ -151,7 +151,56 @@ def test_matched_trains_at_its_rate_with_noise_that_is_not_tested(manifest: Path
     texts = [words.readings[i].text for i in words.training[regimen][0][:, train].ravel()]
     assert 1 - sum(len(text.split()) for text in texts) / (5 * len(texts)) == pytest.approx(0.5, abs=0.08)
     assert (words.training[regimen][0][:, corpus.folds[0].test] == -1).all()
-    assert words.sealed == words.training[regimen][0].max() + 1 or words.validation[regimen][0].max() < words.sealed
+    rows = [words.training[regimen][0], words.validation[regimen][0]]
+    assert max(part.max() for part in rows) < words.sealed
+
+
+def test_the_same_utterance_is_read_otherwise_in_training_than_in_testing(manifest: Path) -> None:
+    from dual_bench.corruptions.noise import Spoken, corrupted, matched
+    from dual_bench.words import training_text
+
+    corpus = load_corpus(str(manifest), Path())
+    training = training_text(corpus, corpus.folds[0])
+    condition = Condition("word-drop", 0.5)
+    both = [
+        (corrupted(one, condition, 0).text, matched(one, condition, 0, 0).text)
+        for one in (Spoken(u, training) for u in corpus.utterances)
+    ]
+    same = sum(test == train for test, train in both)
+    assert same < 0.15 * len(both)  # of five words, chance makes the same pattern of losses in 1 of 32
+
+
+def test_severities_in_any_order_are_the_same_plan(manifest: Path, cache: Path) -> None:
+    plans = [plan_for(manifest, corruptions=["case-punctuation"], severities=given) for given in ([5, 4, 1], [1, 4, 5])]
+    assert plans[0] == plans[1]
+    corpus = load_corpus(str(manifest), Path())
+    scale = [
+        SeverityPoint(corruption="case-punctuation", severity=s, target=t, rate=1.0, wer=0.0, reached=False)
+        for s, t in ((5, 0.7), (1, 0.1), (4, 0.5))
+    ]
+    noisy = [c for c in plans[0].conditions(corpus, scale) if c.corruption == "case-punctuation"]
+    assert {c.severity for c in noisy} == {1}
+
+
+def test_models_matched_to_rates_that_look_alike_are_trained_apart(manifest: Path) -> None:
+    plan = plan_for(manifest, corruptions=["typo"], rates=["10dB", 0.0909091], regimes=["matched"])
+    corpus = load_corpus(str(manifest), Path())
+    trainings = {
+        c.training for c in cells(plan, corpus, plan.conditions(corpus), {}, "cpu") if c.variant.model == "dual"
+    }
+    assert len(trainings) == 4  # clean, two rates, the recogniser
+
+
+def test_a_damaged_scale_is_found_again(manifest: Path, tmp_path: Path) -> None:
+    from dual_bench.words import scale_of
+
+    plan, corpus = plan_for(manifest, corruptions=["word-drop"], severities=[2]), load_corpus(str(manifest), Path())
+    searched: list[str] = []
+    first = scale_of(plan, corpus, tmp_path, searched.append)
+    (kept,) = (tmp_path / "scale").iterdir()
+    assert scale_of(plan, corpus, tmp_path, searched.append) == first
+    kept.write_bytes(b"[{]")
+    assert scale_of(plan, corpus, tmp_path, searched.append) == first
 
 
 def test_a_model_that_reads_no_words_is_trained_once_for_all_regimes(

@@ -165,11 +165,13 @@ def test_distances_are_those_of_mean_embeddings_longhand() -> None:
     rng = np.random.default_rng(0)
     items = [rng.normal(size=(t, 4)).astype(np.float32) for t in (3, 1, 5)] + [np.zeros((0, 4), np.float32)]
     text = Ragged.pack(items)
-    one, other = np.array([0, 0, 0, 0, 3]), np.array([0, 1, 2, 3, 3])
+    items.append(np.zeros((0, 4), np.float32))
+    text = Ragged.pack(items)
+    one, other = np.array([0, 0, 0, 0, 3, 3, 4]), np.array([0, 1, 2, 3, 3, 4, 0])
     mean = [item.mean(axis=0, dtype=float) if len(item) else np.zeros(4) for item in items]
 
     def longhand(a: int, b: int) -> float:
-        if a == b:
+        if a == b or not (len(items[a]) or len(items[b])):
             return 0.0
         norms = np.linalg.norm(mean[a]) * np.linalg.norm(mean[b])
         return 1 - float(mean[a] @ mean[b] / norms) if norms else 1.0

@@ -21,7 +21,17 @@ from dual_bench.corruptions.measure import measure
 from dual_bench.corruptions.missing import other_side
 from dual_bench.corruptions.noise import Reading, Spoken, TokenNoise, corrupted, load, matched, mixed
 from dual_bench.seeding import generator, seed_of
-from dual_bench.types import CLEAN, Condition, Context, Corruption, Task, TrainingText, UserError, Utterance
+from dual_bench.types import (
+    CLEAN,
+    Condition,
+    Context,
+    Corruption,
+    DualBenchError,
+    Task,
+    TrainingText,
+    UserError,
+    Utterance,
+)
 
 LOSSES = ("word-drop", "utterance-drop")
 """Corruptions that only take words away."""
@@ -163,6 +173,27 @@ def test_mixed_texts_only_lose_words_and_are_the_same_each_time(text: str, numbe
 def test_training_matched_to_clean_text_or_a_recogniser_reads_just_that() -> None:
     assert matched(spoken(), CLEAN, 0, 0) == corrupted(spoken(), CLEAN, 0)
     assert matched(spoken(), Condition("transcript:whisper", 1.0), 3, 0).text == "we opened a ladder"
+
+
+@pytest.mark.parametrize(
+    ("apply", "says"),
+    [
+        (lambda text, rate, rng: 1 / 0, "failed on 'we opened the letter after lunch': ZeroDivisionError"),
+        (lambda text, rate: text, "failed on .*: TypeError"),
+        (lambda text, rate, rng: None, "gave NoneType for .*; expected a text"),
+    ],
+)
+def test_a_corruption_of_ones_own_that_fails_is_named(
+    apply: Callable[..., str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noise, "load", lambda name: Corruption("mine", 1, apply, "words"))
+    with pytest.raises(DualBenchError, match=f"'my.own:MINE' {says}"):
+        corrupted(spoken(), Condition("my.own:MINE", 0.5), 0)
+
+
+def test_a_corruption_that_needs_what_there_is_not_is_refused() -> None:
+    with pytest.raises(UserError, match="needs one of nothing, training, sound, tokens, model; found 'trainin'"):
+        Corruption("mine", 1, str, "words", needs="trainin")  # type: ignore[arg-type]
 
 
 def test_what_is_no_corruption_is_refused() -> None:

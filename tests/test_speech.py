@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from unusual import UNUSUAL, is_subsequence, rates, seeds, sentences, texts
 
-from dual_bench.corruptions import asr_estimate
+from dual_bench.corruptions import asr_estimate, speech
 from dual_bench.corruptions.asr_estimate import (
     Pair,
     apart,
@@ -26,6 +27,7 @@ from dual_bench.corruptions.asr_estimate import (
     halves,
     main,
     read_pairs,
+    relative_errors,
     simulated,
     summary,
 )
@@ -219,6 +221,15 @@ def test_numbers_that_no_recogniser_has_are_refused(tmp_path: Path, change: dict
         read_recogniser(tmp_path / "absent.json")
 
 
+def test_numbers_change_only_with_the_version() -> None:
+    numbers = {1: "7afdff545cfd429d499ade2d151770398d6b53bb82634f11dd1e09c7caba79a6"}
+    found = hashlib.sha256(Path(speech.__file__).with_name("asr_model.json").read_bytes()).hexdigest()
+    assert numbers.get(ASR_MODEL.version) == found, (
+        "asr_model.json changed: raise the version of ASR_MODEL, so that no stored result of the old numbers is taken "
+        f"for one of the new, and add {{{ASR_MODEL.version + 1}: '{found}'}} here"
+    )
+
+
 # --------------------------------------------------------------------------------------------- how it is fitted
 
 
@@ -241,7 +252,10 @@ def test_halves_are_disjoint_complete_and_the_same_each_time() -> None:
     fitted, held_out = halves(pairs)
     assert (len(fitted), len(held_out)) == (50, 51)
     assert sorted(fitted + held_out) == sorted(pairs)
-    assert halves(pairs) == (fitted, held_out)
+    assert halves(pairs) == halves(pairs, 0) == (fitted, held_out)
+    assert [reference for reference, _ in fitted[:8]] == [f"word {i}" for i in (1, 3, 4, 9, 13, 15, 18, 20)]
+    assert halves(pairs, 1) == halves(pairs, 1) != (fitted, held_out)
+    assert sorted(pair for half in halves(pairs, 1) for pair in half) == sorted(pairs)
 
 
 def test_an_estimate_finds_the_numbers_that_made_the_pairs() -> None:
@@ -290,6 +304,51 @@ def test_the_command_prints_a_check_and_writes_numbers_that_can_be_read(
     assert "all (100), model" in printed
     assert vars(read_recogniser(out)) == pytest.approx(vars(estimate(halves(pairs)[0])), abs=1e-4)
     assert json.loads(out.read_text("utf-8"))["command"].endswith("asr_estimate pairs.jsonl --out mine.json")
+
+
+def test_the_command_refits_on_other_halves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asr_estimate, "DRAWS", 1)
+    pairs = [(text, heard(text, 0.3, seed)) for seed, text in enumerate(made(200, 10))]
+    file = str(write(tmp_path / "pairs.jsonl", pairs))
+    main([file])
+    once = capsys.readouterr().out
+    main([file, "--splits", "3"])
+    found = capsys.readouterr().out
+    assert found.startswith(once)
+    _, *rows, verdict = found.removeprefix(once).splitlines()
+    cells = {row[:10].strip(): [float(cell.rstrip("%")) / 100 for cell in row[10:].split()] for row in rows}
+    assert list(cells) == ["split 0", "split 1", "split 2", "median", "lowest", "highest"]
+    for split in range(3):
+        fitted, held_out = halves(pairs, split)
+        assert cells[f"split {split}"] == pytest.approx(relative_errors(held_out, estimate(fitted)), abs=6e-4)
+    splits = [cells[f"split {split}"] for split in range(3)]
+    assert cells["median"] == np.median(splits, axis=0).tolist()
+    assert cells["lowest"] == np.min(splits, axis=0).tolist()
+    assert cells["highest"] == np.max(splits, axis=0).tolist()
+    near = sum(max(map(abs, split)) <= 0.2 for split in splits)
+    assert verdict == f"all three within 20% in {near} of 3 splits"
+
+
+def test_a_rate_that_is_zero_in_reality_is_met_by_zero_only() -> None:
+    losing, gaining = replace(OTHER, losing=1), replace(OTHER, losing=0, inserted=0.5)
+    pairs = [("we opened the letter after lunch", "we opened letter")] * 20
+    assert relative_errors(pairs, losing)[[0, 2]].tolist() == [np.inf, 0]
+    assert relative_errors(pairs, gaining)[[1, 2]].tolist() == [-1, np.inf]
+
+
+@pytest.mark.parametrize(("splits", "named"), [("0", "expected 1 or more"), ("40", "expected pairs")])
+def test_the_command_says_when_it_cannot_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, splits: str, named: str
+) -> None:
+    monkeypatch.setattr(asr_estimate, "DRAWS", 1)
+    pairs = [("it was", "it was"), ("it was", "is was")]  # half of the halves to fit are without errors
+    pairs = pairs if halves(pairs)[0] == pairs[1:] else pairs[::-1]
+    with pytest.raises(SystemExit) as stopped:
+        main([str(write(tmp_path / "pairs.jsonl", pairs)), "--splits", splits])
+    assert stopped.value.code == 2
+    assert f"--splits: {named}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"reference": "a", "hypotheses": []}', "[1]", "not json", "\xff"])

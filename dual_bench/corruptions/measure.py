@@ -19,7 +19,7 @@ class Measured:
     wer: float
     """(substituted + deleted + inserted words) / words of the reference."""
     cer: float
-    """The same over characters."""
+    """The same over characters, but for white space around a text."""
     dropped: float
     """Deleted words / words of the reference."""
     words: int
@@ -66,5 +66,6 @@ def measure(reference: str, text: str) -> Measured:
     if reference == text:
         return Measured(0.0, 0.0, 0.0, words, 0)
     errors = word_errors(expected, found)
-    cer = Levenshtein.distance(reference, text) / len(reference)
+    characters = reference.strip()
+    cer = Levenshtein.distance(characters, text.strip()) / len(characters)
     return Measured(errors.total / words, cer, errors.deleted / words, words, errors.total)

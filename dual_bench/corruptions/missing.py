@@ -83,5 +83,10 @@ def _other_words(text: str, rate: float, rng: np.random.Generator, context: Cont
 UTTERANCE_DROP = Corruption("utterance-drop", 1, drop_utterance, rate_is="utterances without text")
 MISMATCH = Corruption("mismatch", 1, mismatch, rate_is="utterances with the words of another", needs="training")
 CONTRADICTION = Corruption(
-    "contradiction", 1, contradict, rate_is="utterances with words of another label than the true one", needs="training"
+    "contradiction",
+    1,
+    contradict,
+    rate_is="utterances with words of another label than the true one",
+    needs="training",
+    tells_label=True,
 )

@@ -5,7 +5,7 @@ So all models read the same words, and within one draw heavier noise contains li
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from dual_bench.types import (
     Condition,
     Context,
     Corruption,
+    DualBenchError,
     FloatArray,
     TrainingText,
     UserError,
@@ -50,14 +51,17 @@ class Reading(NamedTuple):
     noise: TokenNoise | None = None
 
 
+Sound = tuple[NDArray[np.float32], float]
+"""A waveform, samples in [-1, 1], and how many there are a second."""
+
+
 @dataclass(frozen=True)
 class Spoken:
-    """An utterance with what its corruptions may need: the training part, and its sound where there is any."""
+    """An utterance with what its corruptions may need: the training part, and how to get its sound, if it has any."""
 
     utterance: Utterance
     training: TrainingText
-    samples: NDArray[np.float32] | None = None
-    sample_rate: float = float("nan")
+    sound: Callable[[], Sound] | None = None
 
 
 def load(name: str) -> Corruption:
@@ -108,14 +112,22 @@ def _applied(spoken: Spoken, name: str, rate: float, stream: tuple[str | int, ..
     text, corruption = spoken.utterance.text, load(name)
     if corruption.needs == "tokens":
         return Reading(text, TokenNoise(name, rate, stream) if rate > 0 else None)
-    rng = generator(*stream)
+    given: tuple[object, ...] = ()
     if corruption.needs == "training":
-        return Reading(corruption.apply(text, rate, rng, Context(spoken.training, spoken.utterance.target)))
-    if corruption.needs == "sound":
-        if spoken.samples is None:
+        given = (Context(spoken.training, spoken.utterance.target),)
+    elif corruption.needs == "sound":
+        if spoken.sound is None:
             raise UserError(f"corruption '{name}' needs the sound of the utterances; this corpus has none")
-        return Reading(corruption.apply(text, rate, rng, spoken.samples, spoken.sample_rate))
-    return Reading(corruption.apply(text, rate, rng))
+        given = spoken.sound()
+    try:
+        found = corruption.apply(text, rate, generator(*stream), *given)
+    except DualBenchError:
+        raise
+    except Exception as error:  # of a user's own, anything may come
+        raise DualBenchError(f"corruption '{name}' failed on '{text[:60]}': {type(error).__name__}: {error}") from error
+    if not isinstance(found, str):
+        raise DualBenchError(f"corruption '{name}' gave {type(found).__name__} for '{text[:60]}'; expected a text")
+    return Reading(found)
 
 
 def measured(references: Sequence[str], readings: Sequence[Reading]) -> pd.DataFrame:

@@ -51,6 +51,20 @@ def rate_of_snr(db: float) -> float:
     return (ratio if db > 0 else 1) / (1 + ratio)
 
 
+def parsed_rate(value: object) -> object:
+    """A nominal rate as people write it, ``"0.3"`` or ``"10 dB"``; what is no text stays as it is.
+
+    >>> parsed_rate("0.3"), parsed_rate("0 dB"), parsed_rate(0.1)
+    (0.3, 0.5, 0.1)
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return rate_of_snr(float(value[:-2])) if value.lower().endswith("db") else float(value)
+    except ValueError:
+        raise ValueError(f"expected a number in [0, 1] or a ratio such as 10dB, found '{value}'") from None
+
+
 def mixed(speech: FloatArray, noise: FloatArray, rate: float) -> FloatArray:
     """``speech`` and ``noise``, both (samples,), scaled so that noise is ``rate`` of their power; within [-1, 1].
 

@@ -143,18 +143,24 @@ def embed(texts: Sequence[str], encoder: MiniLM) -> Ragged:
 def sentence_distances(text: Ragged, references: IntArray, rows: IntArray) -> NDArray[np.float64]:
     """Cosine distance (n,) between the mean token embeddings of sequences ``references`` (n,) and ``rows`` (n,).
 
-    1 - cos, in [0, 2]. A sequence without tokens has the zero vector, whose cosine with any other is taken as 0; equal
-    sequences have distance 0.
+    1 - cos, in [0, 2]. A sequence without tokens has the zero vector, whose cosine with any other is taken as 0; the
+    same sequence has distance 0, and so have two without tokens.
     """
-    distinct, place = np.unique(np.concatenate([references, rows]), return_inverse=True)
-    means = np.zeros((len(distinct), text.width), np.float32)
-    for i, row in enumerate(distinct):
-        if text.lengths[row]:
-            mean = text[row].mean(axis=0, dtype=np.float64)
-            means[i] = mean / max(float(np.linalg.norm(mean)), 1e-12)
-    one, other = place[: len(references)], place[len(references) :]
-    cosines = np.empty(len(rows))
-    for start in range(0, len(rows), 50_000):  # bounded memory
-        part = slice(start, start + 50_000)
-        cosines[part] = np.einsum("nd,nd->n", means[one[part]], means[other[part]], dtype=np.float64)
-    return np.where(one == other, 0.0, 1 - np.clip(cosines, -1, 1))
+    found = np.empty(len(rows))
+    for start in range(0, len(rows), 20_000):  # bounded memory
+        part = slice(start, start + 20_000)
+        distinct, place = np.unique(np.concatenate([references[part], rows[part]]), return_inverse=True)
+        means = np.stack([_direction(text[row]) for row in distinct])
+        one, other = np.split(place, 2)
+        found[part] = 1 - np.clip(np.einsum("nd,nd->n", means[one], means[other]), -1, 1)
+    places = [(text.starts[which], text.lengths[which]) for which in (references, rows)]
+    same = (places[0][0] == places[1][0]) & (places[0][1] == places[1][1])
+    return np.where(same | ((places[0][1] == 0) & (places[1][1] == 0)), 0.0, found)
+
+
+def _direction(tokens: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The mean of tokens (T, d), with length 1; zero where there is none."""
+    if not len(tokens):
+        return np.zeros(tokens.shape[1])
+    mean = tokens.mean(axis=0, dtype=np.float64)
+    return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12))

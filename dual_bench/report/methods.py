@@ -118,6 +118,11 @@ def _readers(evidence: Evidence) -> str:
             "it most; a comparison under it is one of worst cases, not of equal texts"
         )
         said += "; under all others all models read the same noisy words" if len(chosen) < len(names) else ""
+    telling = [name for name in names if (one := found[name]) and one.tells_label]
+    if telling:
+        said += f". The words of {listing(telling)} are chosen by the true label"
+        if set(evidence.regimes) & {"mixed", MATCHED}:
+            said += "; a model trained on them can read it back, so that its scores there are no robustness"
     behind = [name for name in names if name in noise.behind]
     if behind:
         verb = "acts" if len(behind) == 1 else "act"
@@ -142,10 +147,12 @@ def _severities(evidence: Evidence) -> str:
     )
     chosen = [name for name in evidence.noise.severities if name in evidence.noise.chosen]
     given = f" ({listing(chosen)}: the target itself, as it drops that share of the words)" if chosen else ""
+    folds = "" if evidence.run.info.corpus.folds == 1 else " of all folds together"
     return (
-        f"A severity is a word error rate ({aims}). For each corruption the nominal rate that makes it was searched on "
-        f"the training text{given}, with draws that are never tested; what it makes of the test text is in the table "
-        "of the noise. The mean over severities is the plain mean of the metric over the severities of one corruption, "
+        f"A severity is a word error rate ({aims}), of words compared as they are written, capitals and punctuation "
+        "included. For each corruption the nominal rate that makes it was searched on the training "
+        f"text{folds}{given}, with draws that are never tested; what it makes of the test text is in the table of the "
+        "noise. The mean over severities is the plain mean of the metric over the severities of one corruption, "
         f"clean text not among them.{unreached}"
     )
 

@@ -12,7 +12,7 @@ import pandas as pd
 from dual_bench.catalog import CORRUPTIONS
 from dual_bench.report.numbers import listing, percent
 from dual_bench.schema import MEASURED, SeverityPoint
-from dual_bench.types import TRANSCRIPT_PREFIX, Corruption, UserError
+from dual_bench.types import TRANSCRIPT_PREFIX, Corruption
 
 UNREACHED = "†"
 """Marks a severity whose word error rate the corruption cannot make."""
@@ -46,7 +46,7 @@ def known(name: str) -> Corruption | None:
     """The corruption, where it can be loaded: a report also renders where a user's own is not there."""
     try:
         found = CORRUPTIONS.load(name)
-    except (UserError, ImportError):
+    except Exception:  # a module of the user's own may fail in any way, and the report does without it
         return None
     return found if isinstance(found, Corruption) else None
 
@@ -146,17 +146,20 @@ class Noise:
         """The largest rate of the corruption that drops the largest share of the words.
 
         One drops words where more than half of its word errors are deletions. Where none does, the largest word error
-        rate decides, and where there is none, the largest cosine distance. One that depends on the model is taken only
-        where there is no other.
+        rate decides, and where there is none, the largest cosine distance. What is equal to a hundredth is equal, and
+        the first in the catalogue is taken. One that depends on the model is taken only where there is no other.
         """
         made = self.frame[(self.frame["rate"] > 0) & ~self.frame["corruption"].str.startswith(TRANSCRIPT_PREFIX)]
         if made.empty:
             return None
-        last = made.sort_values(["corruption", "rate"]).groupby("corruption").tail(1)
+        last = (
+            made.sort_values(["corruption", "rate"]).groupby("corruption").tail(1).set_index("corruption", drop=False)
+        )
+        last = last.loc[list(in_families(list(last.index)))]
         shared = last[~last["corruption"].isin(self.chosen)]
         last = last if shared.empty else shared
-        dropped = last["dropped"].round(9)
-        scales = (dropped.where(2 * dropped > last["wer"]), last["wer"].round(9), last["cosine"].round(9))
+        dropped = last["dropped"].round(2)
+        scales = (dropped.where(2 * dropped > last["wer"]), last["wer"].round(2), last["cosine"].round(2))
         scale = next((s for s in scales if (s > 0).any()), scales[0])
         row = last.iloc[int(scale.fillna(-1).to_numpy(float).argmax())]
         found = self.place(str(row["corruption"]), float(row["rate"]))

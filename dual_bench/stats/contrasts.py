@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import t
 from statsmodels.stats.multitest import multipletests
 
-from dual_bench.catalog import did_you_mean
+from dual_bench.catalog import CORRUPTIONS, did_you_mean
 from dual_bench.stats.curves import area_point, point
 from dual_bench.stats.frame import Cube, Key
 from dual_bench.stats.resampling import Interval, Spread, Weights, interval, spread
@@ -113,9 +113,12 @@ class _Quantity:
 
 
 def _repeated(cube: Cube) -> list[str]:
-    """Corruptions whose largest rate is, prediction by prediction, that of another: at rate 1 both leave no word."""
+    """Corruptions whose largest rate is, prediction by prediction, that of one before it in the catalogue: at rate 1
+    both leave no word."""
     pairs = sorted({(key.system, key.regime) for key in cube.sums})
-    several = [name for name in sorted(cube.corruptions()) if len(cube.rates(name)) > 1]
+    order = {name: place for place, name in enumerate(CORRUPTIONS.entries)}
+    names = sorted(cube.corruptions(), key=lambda name: (order.get(name, len(order)), name))
+    several = [name for name in names if len(cube.rates(name)) > 1]
 
     def same(one: str, other: str) -> bool:
         ends = (cube.rates(one)[-1], cube.rates(other)[-1])
