@@ -327,8 +327,11 @@ def check_splits(sources: Mapping[str, Sequence[Pair]], splits: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m dual_bench.corruptions.asr_estimate", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m dual_bench.corruptions.asr_estimate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("files", nargs="+", type=Path, metavar="PAIRS.jsonl")
     parser.add_argument("--out", type=Path, help="write the numbers to this JSON file")
     parser.add_argument("--splits", type=int, default=1, metavar="N", help="check on N random halves, each fitted anew")

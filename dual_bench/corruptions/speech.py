@@ -3,8 +3,8 @@
 A noisy channel (Shannon 1948; for words, Brill & Moore 2000) with eight numbers. Those in ``asr_model.json`` are
 estimated by ``asr_estimate`` from HyPoradise (Chen et al. 2023): a half of 2,170 utterances of Common Voice and CORAAL,
 with what a recogniser wrote. In the other half, the rates of substitutions, deletions and insertions are off by 5, 15
-and 14 %. Over 20 such splits, each fitted anew, the median error is at most 2 % and the largest 27 %; all three rates
-are within a fifth of the real ones in 15. That is for the two sources together. Neither of them errs like this: of a
+and 14 %. Over 20 such splits, each fitted anew, they are off to either side, by up to 18, 27 and 26 %, and all three
+are within a fifth of the real ones in 15. That is for the two sources together. Neither errs like this mix: of a
 hundred words, CORAAL loses 19 where the model loses 9, and Common Voice 1 where it loses 4.
 
 * The error rate of an utterance is drawn from a Beta distribution around the nominal rate, for recognisers fail on some
