@@ -90,7 +90,9 @@ def mistype(text: str, rate: float, rng: np.random.Generator) -> str:
 def delete_characters(text: str, rate: float, rng: np.random.Generator) -> str:
     """Lose each character that is not white space (the unit) with probability ``rate``.
 
-    A word may go altogether; the white space on both sides of it stays.
+    A word may go altogether; the white space on both sides of it stays. Deletion, insertion, substitution and exchange
+    are the four slips of typists that Damerau (1964), A technique for computer detection and correction of spelling
+    errors, counts.
 
     >>> delete_characters("we opened the letter", 0.3, np.random.default_rng(0))
     'w pened te lttr'
@@ -103,7 +105,8 @@ def delete_characters(text: str, rate: float, rng: np.random.Generator) -> str:
 
 
 def insert_letters(text: str, rate: float, rng: np.random.Generator) -> str:
-    """Put a random letter a-z behind each character that is not white space (the unit) with probability ``rate``.
+    """Put a random letter a-z behind each character that is not white space (the unit) with probability ``rate``:
+    Damerau (1964).
 
     >>> insert_letters("we opened the letter", 0.3, np.random.default_rng(0))
     'wed oqpened thke leitteyr'

@@ -34,7 +34,8 @@ def drop_words(text: str, rate: float, rng: np.random.Generator) -> str:
     """Lose each word (the unit) with probability ``rate``, independently.
 
     Every word draws one number whatever the rate, so that the words lost at a lower rate are lost at a higher one.
-    The white space before a word goes with it, and none is left in front.
+    The white space before a word goes with it, and none is left in front. (The word dropout of Iyyer et al. 2015, Deep
+    unordered composition, here in testing.)
 
     >>> drop_words("we opened the letter after lunch", 0.5, np.random.default_rng(3))
     'the letter'
@@ -48,7 +49,7 @@ def drop_words(text: str, rate: float, rng: np.random.Generator) -> str:
 
 
 def mask_words(text: str, rate: float, rng: np.random.Generator) -> str:
-    """Put the mask token in the place of each word (the unit) with probability ``rate``.
+    """Put the mask token in the place of each word (the unit) with probability ``rate``: Devlin et al. (2019).
 
     >>> mask_words("we opened the letter after lunch", 0.5, np.random.default_rng(3))
     '[MASK] [MASK] the letter [MASK] [MASK]'
@@ -84,7 +85,8 @@ def swap_words(text: str, rate: float, rng: np.random.Generator) -> str:
 def shuffle_words(text: str, rate: float, rng: np.random.Generator) -> str:
     """Put each window of four words (the unit; the last may be shorter) into another order with probability ``rate``.
 
-    All orders that read differently are equally likely. A window of equal words, or of one, is no unit.
+    All orders that read differently are equally likely. A window of equal words, or of one, is no unit. (How little
+    models of language miss the order of words: Pham et al. 2021, Out of order.)
 
     >>> shuffle_words("we opened the letter after lunch", 1.0, np.random.default_rng(0))
     'we opened letter the lunch after'
@@ -124,7 +126,8 @@ def stutter(text: str, rate: float, rng: np.random.Generator) -> str:
 
 
 def fill_pauses(text: str, rate: float, rng: np.random.Generator) -> str:
-    """Say a filler, evenly drawn from ``FILLERS``, before each word (the unit) with probability ``rate``.
+    """Say a filler, evenly drawn from ``FILLERS`` (with its sources), before each word (the unit) with probability
+    ``rate``.
 
     >>> fill_pauses("we opened the letter after lunch", 0.3, np.random.default_rng(3))
     'um we uh opened the letter um after lunch'
@@ -140,7 +143,8 @@ def replace_words(text: str, rate: float, rng: np.random.Generator, context: Con
     """Put a random word of the training texts in the place of each word (the unit) with probability ``rate``.
 
     A word is drawn as often as it is said there. Where that is the very word to be replaced, the next one that differs
-    stands in, so that only a training part of that single word leaves it as it is.
+    stands in, so that only a training part of that single word leaves it as it is. (The unigram noise of Xie et al.
+    2017, Data noising as smoothing.)
 
     >>> from dual_bench.types import Task, TrainingText
     >>> training = TrainingText(Task("regression"), ("not now", "maybe later then"), np.zeros(2))
@@ -166,7 +170,8 @@ def _another_word(word: str, vocabulary: tuple[str, ...], place: int) -> str:
 
 
 def truncate(text: str, rate: float, rng: np.random.Generator) -> str:
-    """Lose the last words (a word is the unit): what a system reads that has to answer before the speaker has ended.
+    """Lose the last words (a word is the unit): what a system reads that has to answer before the speaker has ended
+    (Köhn 2018, Incremental natural language processing).
 
     Of n words, floor(``rate`` * n + u) are lost, with u even in [0, 1) and drawn once: ``rate`` * n on average. The
     white space around words that are lost goes with them, and none is left in front.
@@ -180,7 +185,8 @@ def truncate(text: str, rate: float, rng: np.random.Generator) -> str:
 
 
 def drop_block(text: str, rate: float, rng: np.random.Generator) -> str:
-    """Lose one run of words (a word is the unit), as in a gap of the line or a packet loss.
+    """Lose one run of words (a word is the unit), as in a gap of the line: errors come in bursts (Gilbert 1960,
+    Capacity of a burst-noise channel).
 
     Of n words, m = floor(``rate`` * n + u) are lost from word floor(v * (n - m + 1)) on, with u and v even in [0, 1)
     and drawn once: a longer run contains a shorter one. White space goes as in ``drop_words``.
