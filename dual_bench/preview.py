@@ -70,8 +70,8 @@ def _preview(spoken: Spoken, name: str, rate: float, seed: int) -> Preview:
 def changes(reference: str, noisy: str) -> list[tuple[str, Change]]:
     """The words of both texts in one list, each with what became of it; a changed word stands in its new form.
 
-    >>> changes("we opened the letter", "we opened letters")
-    [('we', 'same'), ('opened', 'same'), ('the', 'lost'), ('letters', 'changed')]
+    >>> changes("so we read the letter", "we read teh letter now")
+    [('so', 'lost'), ('we', 'same'), ('read', 'same'), ('teh', 'changed'), ('letter', 'same'), ('now', 'added')]
     """
     old, new = reference.split(), noisy.split()
     found: list[tuple[str, Change]] = []
