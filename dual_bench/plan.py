@@ -117,15 +117,14 @@ class Plan(BaseModel):
 
 def depends_on_model(condition: Condition) -> bool:
     """Whether the words of a condition are chosen for each model."""
-    given = condition == CLEAN or condition.corruption.startswith(TRANSCRIPT_PREFIX)
-    return not given and load(condition.corruption).needs == "model"
+    return condition.made and load(condition.corruption).needs == "model"
 
 
 def largest_rates(conditions: Iterable[Condition]) -> dict[str, float]:
     """Each corruption that training can meet, in the order of the plan, with the largest rate at which it is tested."""
     found: dict[str, float] = {}
     for c in conditions:
-        if c != CLEAN and not c.corruption.startswith(TRANSCRIPT_PREFIX) and not depends_on_model(c):
+        if c.made and not depends_on_model(c):
             found[c.corruption] = max(c.rate, found.get(c.corruption, 0.0))
     return found
 
@@ -314,7 +313,7 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
 def _facts(conditions: Sequence[Condition], numbers: Sequence[int], regimen: Regimen) -> dict[str, Any]:
     """What a cell's rows owe to its conditions and, where it trains on them, to all."""
     own = [conditions[number] for number in numbers]
-    names = sorted({c.corruption for c in own if c != CLEAN and not c.corruption.startswith(TRANSCRIPT_PREFIX)})
+    names = sorted({c.corruption for c in own if c.made})
     return {
         "corruptions": [(name, load(name).version, installed(load(name).packages)) for name in names],
         "conditions": [astuple(c) for c in own],

@@ -33,7 +33,6 @@ class Preview:
     measured; or why there is nothing to see."""
 
     name: str
-    rate_is: str
     words: tuple[tuple[str, Change], ...] = ()
     measured: Measured | None = None
     why_not: str = ""
@@ -58,13 +57,13 @@ def previews(text: str, names: Iterable[str], rate: str, seed: int) -> list[Prev
 def _preview(spoken: Spoken, name: str, rate: float, seed: int) -> Preview:
     corruption = load(name)
     if corruption.needs in _WHY_NOT:
-        return Preview(name, corruption.rate_is, why_not=_WHY_NOT[corruption.needs])
+        return Preview(name, why_not=_WHY_NOT[corruption.needs])
     try:
         noisy = corrupted(spoken, Condition(name, rate), seed).text
     except UserError as error:  # a package that is not installed
-        return Preview(name, corruption.rate_is, why_not=str(error))
+        return Preview(name, why_not=str(error))
     reference = spoken.utterance.text
-    return Preview(name, corruption.rate_is, tuple(changes(reference, noisy)), measure(reference, noisy))
+    return Preview(name, tuple(changes(reference, noisy)), measure(reference, noisy))
 
 
 def changes(reference: str, noisy: str) -> list[tuple[str, Change]]:

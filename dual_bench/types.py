@@ -208,6 +208,11 @@ class Condition:
     draw: int = 0
     severity: int = 0
 
+    @property
+    def made(self) -> bool:
+        """Whether a corruption makes the words; the corpus brings clean text and transcripts."""
+        return self.corruption != CLEAN.corruption and not self.corruption.startswith(TRANSCRIPT_PREFIX)
+
 
 CLEAN = Condition("clean", 0.0, 0)
 """The identity, exactly; the point at rate 0 of every degradation curve."""

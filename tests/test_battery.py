@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import write_corpus
+from tiny import kept_weights, write_corpus
 
-from dual_bench import runner, training
+from dual_bench import runner
 from dual_bench.corruptions.severity import TARGETS
 from dual_bench.plan import Plan, cells, largest_rates, load_corpus, read_plan
 from dual_bench.schema import SeverityPoint
@@ -204,19 +204,17 @@ def test_a_damaged_scale_is_found_again(manifest: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_that_reads_no_words_is_trained_once_for_all_regimes(
-    scaled: Run, manifest: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scaled: Run, manifest: Path, cache: Path, tmp_path: Path
 ) -> None:
     av = scaled.predictions[scaled.predictions["model"] == "audio-vision"]
     assert (av.groupby("utterance", observed=True)["score_0"].nunique() == 1).all()
-    fits: list[Any] = []
-    fit = training.fit
-    monkeypatch.setattr(training, "fit", lambda module, *rest: fits.append(module) or fit(module, *rest))
     plan = plan_for(
         manifest, models=["audio-vision:width=8"], corruptions=["word-drop"], rates=[0.5, 1.0],
         regimes=["clean", "matched", "mixed"],
     )  # fmt: skip
-    go(plan, cache, tmp_path / "run")
-    assert len(fits) == 1
+    with kept_weights() as weights:
+        go(plan, cache, tmp_path / "run")
+    assert len(weights) == 1
 
 
 def test_mixed_trains_up_to_the_largest_rate_and_on_nothing_that_needs_a_model() -> None:
@@ -297,24 +295,15 @@ def test_the_worst_case_is_worse_than_random_loss_for_its_model_and_tells_its_wo
         assert means[regime, "worst-case"] > means[regime, "clean"]
 
 
-def test_poisoned_test_labels_change_no_weight_though_words_and_attacks_use_them(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    weights: dict[str, list[dict[str, torch.Tensor]]] = {"honest": [], "poisoned": []}
-    fit = training.fit
-
-    def spy(module: Any, *rest: Any) -> Any:
-        fitted = fit(module, *rest)
-        weights[kind].append(module.state_dict())
-        return fitted
-
-    monkeypatch.setattr(training, "fit", spy)
-    runs = {}
-    for kind in weights:
+def test_poisoned_test_labels_change_no_weight_though_words_and_attacks_use_them(cache: Path, tmp_path: Path) -> None:
+    weights, runs = {}, {}
+    for kind in ("honest", "poisoned"):
         (tmp_path / kind).mkdir()
         manifest = write_corpus(tmp_path / kind, poison=kind == "poisoned")
         fields = {"corruptions": ["contradiction", "worst-case", "token-noise"], "rates": [0.5]}
-        runs[kind] = go(plan_for(manifest, **fields), cache, tmp_path / kind / "run")
+        with kept_weights() as weights[kind]:
+            runs[kind] = go(plan_for(manifest, **fields), cache, tmp_path / kind / "run")
+    assert len(weights["honest"]) == 3  # audio-vision reads no text and is trained once for both regimes
     for one, other in zip(weights["honest"], weights["poisoned"], strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
     said = [run.texts.loc[run.texts["corruption"] == "contradiction", "text"].tolist() for run in runs.values()]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import write_corpus
+from tiny import kept_weights, write_corpus
 
-from dual_bench import runner, schema, training
+from dual_bench import runner, schema
 from dual_bench.plan import Plan, read_plan
 from dual_bench.runner import RunResult
 from dual_bench.store import RunFolder, read_run
@@ -121,24 +121,13 @@ def test_damaged_texts_of_a_complete_run_are_written_again(
     assert rows(tmp_path / "run") == rows(finished[1])
 
 
-def test_poisoned_test_labels_change_no_weight_and_no_chosen_epoch(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    weights: dict[str, list[dict[str, torch.Tensor]]] = {}
-    fit = training.fit
-
-    def spy(module: Any, *rest: Any) -> Any:
-        fitted = fit(module, *rest)
-        weights[kind].append(module.state_dict())
-        return fitted
-
-    monkeypatch.setattr(training, "fit", spy)
-    runs = {}
+def test_poisoned_test_labels_change_no_weight_and_no_chosen_epoch(cache: Path, tmp_path: Path) -> None:
+    weights, runs = {}, {}
     for kind in ("honest", "poisoned"):
-        weights[kind] = []
         (tmp_path / kind).mkdir()
         manifest = write_corpus(tmp_path / kind, poison=kind == "poisoned")
-        go(plan_for(manifest, seeds=1), cache, tmp_path / kind / "run")
+        with kept_weights() as weights[kind]:
+            go(plan_for(manifest, seeds=1), cache, tmp_path / kind / "run")
         runs[kind] = read_run(tmp_path / kind / "run")
     assert (runs["honest"].predictions["truth"] != runs["poisoned"].predictions["truth"]).any()
     assert len(weights["honest"]) == 3  # audio-vision reads no text and is trained once for both regimes

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
+import torch
 
+from dual_bench import training
 from dual_bench.seeding import generator
 
 CLASSES = ("calm", "glad", "grim", "sore")
@@ -43,3 +49,19 @@ def write_corpus(folder: Path, poison: bool = False, regression: bool = False) -
         table["label"] = [CLASSES[label] for label in shown]
     table.to_csv(folder / "corpus.csv", index=False)
     return folder / "corpus.csv"
+
+
+@contextmanager
+def kept_weights() -> Iterator[list[dict[str, torch.Tensor]]]:
+    """The weights of every model that is trained inside the block, in the order of training."""
+    kept: list[dict[str, torch.Tensor]] = []
+    fit = training.fit
+
+    def spy(module: Any, *rest: Any) -> Any:
+        fitted = fit(module, *rest)
+        kept.append(module.state_dict())
+        return fitted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "fit", spy)
+        yield kept

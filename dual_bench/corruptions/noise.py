@@ -80,9 +80,7 @@ def corrupted(spoken: Spoken, condition: Condition, root_seed: int) -> Reading:
         return Reading(spoken.utterance.text)
     if condition.corruption.startswith(TRANSCRIPT_PREFIX):
         return Reading(spoken.utterance.transcripts[condition.corruption.removeprefix(TRANSCRIPT_PREFIX)])
-    corruption = load(condition.corruption)
-    stream = ("noise", root_seed, corruption.name, corruption.version, condition.draw, spoken.utterance.id)
-    return _applied(spoken, condition.corruption, condition.rate, stream)
+    return _applied(spoken, condition.corruption, condition.rate, ("noise", root_seed, condition.draw))
 
 
 def mixed(spoken: Spoken, largest: Mapping[str, float], number: int, root_seed: int) -> Reading:
@@ -94,22 +92,21 @@ def mixed(spoken: Spoken, largest: Mapping[str, float], number: int, root_seed: 
     rng = generator("mixed", root_seed, *largest, number, spoken.utterance.id)
     name = list(largest)[int(rng.integers(len(largest)))]
     rate = float(rng.random()) * largest[name]
-    corruption = load(name)
-    stream = ("mixed noise", root_seed, corruption.name, corruption.version, number, spoken.utterance.id)
-    return _applied(spoken, name, rate, stream)
+    return _applied(spoken, name, rate, ("mixed noise", root_seed, number))
 
 
 def matched(spoken: Spoken, condition: Condition, number: int, root_seed: int) -> Reading:
     """One of the readings that the regime ``matched`` trains on: the corruption and rate of the test, other noise."""
-    if condition.corruption == CLEAN.corruption or condition.corruption.startswith(TRANSCRIPT_PREFIX):
+    if not condition.made:
         return corrupted(spoken, condition, root_seed)
-    corruption = load(condition.corruption)
-    stream = ("matched", root_seed, corruption.name, corruption.version, number, spoken.utterance.id)
-    return _applied(spoken, condition.corruption, condition.rate, stream)
+    return _applied(spoken, condition.corruption, condition.rate, ("matched", root_seed, number))
 
 
-def _applied(spoken: Spoken, name: str, rate: float, stream: tuple[str | int, ...]) -> Reading:
+def _applied(spoken: Spoken, name: str, rate: float, use: tuple[str, int, int]) -> Reading:
+    """What corruption ``name`` makes of an utterance; ``use`` is what for, the root seed, and which draw."""
     text, corruption = spoken.utterance.text, load(name)
+    purpose, root_seed, number = use
+    stream = (purpose, root_seed, corruption.name, corruption.version, number, spoken.utterance.id)
     if corruption.needs == "tokens":
         return Reading(text, TokenNoise(name, rate, stream) if rate > 0 else None)
     given: tuple[object, ...] = ()

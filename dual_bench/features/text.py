@@ -81,8 +81,7 @@ def encode_texts(
     The first ``sealed`` texts have batches of their own: no bit of them depends on the others.
     """
     first = set(texts[:sealed])
-    groups = [sorted(group, key=lambda text: (len(text), text)) for group in (first, set(texts) - first)]
-    batches = [group[i : i + _BATCH] for group in groups for i in range(0, len(group), _BATCH)]
+    batches = [*_batches(first), *_batches(set(texts) - first)]
     batch_keys = [content_key(encoder.name, encoder.device, *batch) for batch in batches]
     place = [number for number, batch in enumerate(batches) for _ in batch]
     distinct = [text for batch in batches for text in batch]
@@ -99,6 +98,12 @@ def encode_texts(
 
     ragged, encoded = _store(encoder, cache).ensure(keys, encode)
     return ragged.select(np.array([row[text] for text in texts], np.int64)), encoded
+
+
+def _batches(texts: set[str]) -> list[list[str]]:
+    """Texts of like length together, in one order whatever the set's."""
+    ordered = sorted(texts, key=lambda text: (len(text), text))
+    return [ordered[i : i + _BATCH] for i in range(0, len(ordered), _BATCH)]
 
 
 Alter = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -134,9 +139,9 @@ def _store(encoder: MiniLM, cache: Path) -> FeatureStore:
 
 def embed(texts: Sequence[str], encoder: MiniLM) -> Ragged:
     """Token embeddings of ``texts`` in their order, computed here and kept nowhere."""
-    distinct = sorted(set(texts), key=lambda text: (len(text), text))
-    found = [tokens for i in range(0, len(distinct), _BATCH) for tokens in encoder(distinct[i : i + _BATCH])]
-    row = {text: i for i, text in enumerate(distinct)}
+    batches = _batches(set(texts))
+    found = [tokens for batch in batches for tokens in encoder(batch)]
+    row = {text: i for i, text in enumerate(text for batch in batches for text in batch)}
     return Ragged.pack(found).select(np.array([row[text] for text in texts], np.int64))
 
 
