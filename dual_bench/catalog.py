@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -95,6 +95,17 @@ def _scalar(text: str) -> bool | int | float | str:
     return value if isinstance(value, bool | int | float | str) else text
 
 
+def _fields(kind: type[BaseModel], place: Sequence[int | str]) -> Iterable[str]:
+    """The names that are valid at a place inside a record."""
+    for part in place[:-1]:
+        if isinstance(part, str) and part in kind.model_fields:
+            inner = kind.model_fields[part].annotation
+            kind = next(
+                (k for k in (inner, *get_args(inner)) if isinstance(k, type) and issubclass(k, BaseModel)), kind
+            )
+    return kind.model_fields
+
+
 S = TypeVar("S", bound=BaseModel)
 
 
@@ -106,7 +117,7 @@ def validated(kind: type[S], values: Mapping[str, Any], what: str) -> S:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            problem = f"unknown setting '{where}'{did_you_mean(where, kind.model_fields)}"
+            problem = f"unknown setting '{where}'{did_you_mean(str(first['loc'][-1]), _fields(kind, first['loc']))}"
         elif first["type"] == "missing":
             problem = f"the setting '{where}' is missing"
         else:

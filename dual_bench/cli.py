@@ -32,7 +32,9 @@ from dual_bench.types import DualBenchError, UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dual_bench.plan import Plan
     from dual_bench.runner import Report
+    from dual_bench.schema import StudyInfo
 
 app = typer.Typer(
     name="dual-bench",
@@ -51,63 +53,134 @@ def _listed(text: str) -> Any:
     return typer.Option(help=f"{text}; comma-separated, may be repeated.")
 
 
+Dataset = Annotated[str | None, typer.Option(help="A corpus from `dual-bench list`, or your manifest.csv.")]
+Regimes = Annotated[Many, _listed("What the model sees in training: clean, matched, mixed, modality-dropout")]
+Corruptions = Annotated[Many, _listed("What happens to the test words, see `dual-bench list corruptions`")]
+Rates = Annotated[Many, _listed("Nominal rates in [0, 1], or signal-to-noise ratios such as 10dB")]
+Severities = Annotated[Many, _listed("In place of rates, 1 to 5: word error rates .10 .20 .35 .50 .70")]
+Draws = Annotated[int | None, typer.Option(help="Noise draws at each rate.")]
+Seeds = Annotated[int | None, typer.Option(help="Trainings of each model.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs at most.")]
+RootSeed = Annotated[int | None, typer.Option(help="Seed of all noise and all training.")]
+MetricName = Annotated[str | None, typer.Option(help="The primary metric.")]
+Name = Annotated[str | None, typer.Option(help="Name of the run and of its folder.")]
+Out = Annotated[Path | None, typer.Option(help="Folder of results; by default reports/NAME-DIGEST.")]
+Data = Annotated[Path, typer.Option(envvar="DUAL_BENCH_DATA", help="Folder of the real corpora.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core.")]
+
+
 @app.command()
 def run(
     study: Annotated[str, typer.Argument(help="A study file, or the name of one that comes along.")] = "default",
-    dataset: Annotated[str | None, typer.Option(help="A corpus from `dual-bench list`, or your manifest.csv.")] = None,
+    dataset: Dataset = None,
     models: Annotated[
         Many, _listed("Models, NAME or NAME:setting=value, or 'all'; compared with dual, or else with the first")
     ] = None,
-    regimes: Annotated[Many, _listed("What the model sees in training: clean, matched, mixed")] = None,
-    corruptions: Annotated[Many, _listed("What happens to the test words, see `dual-bench list corruptions`")] = None,
-    rates: Annotated[Many, _listed("Nominal rates in [0, 1], or signal-to-noise ratios such as 10dB")] = None,
-    severities: Annotated[Many, _listed("In place of rates, 1 to 5: word error rates .10 .20 .35 .50 .70")] = None,
-    draws: Annotated[int | None, typer.Option(help="Noise draws at each rate.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Trainings of each model.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs at most.")] = None,
-    root_seed: Annotated[int | None, typer.Option(help="Seed of all noise and all training.")] = None,
-    metric: Annotated[str | None, typer.Option(help="The primary metric.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run and of its folder.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of results; by default reports/NAME-DIGEST.")] = None,
-    data: Annotated[Path, typer.Option(envvar="DUAL_BENCH_DATA", help="Folder of the real corpora.")] = Path("data"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    jobs: Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core.")] = 0,
+    regimes: Regimes = None,
+    corruptions: Corruptions = None,
+    rates: Rates = None,
+    severities: Severities = None,
+    draws: Draws = None,
+    seeds: Seeds = None,
+    epochs: Epochs = None,
+    root_seed: RootSeed = None,
+    metric: MetricName = None,
+    name: Name = None,
+    out: Out = None,
+    data: Data = Path("data"),
+    device: Device = "auto",
+    jobs: Jobs = 0,
 ) -> None:
     """Train the models of a study, corrupt the test words, score, compare, and write a report."""
     with _explained():
-        from dual_bench import runner
-        from dual_bench.features.cache import default_folder
         from dual_bench.plan import read_plan
 
-        chosen = {
-            "dataset": dataset,
-            "models": _models(models),
-            "regimes": _joined(regimes),
-            "corruptions": _joined(corruptions),
-            "rates": _joined(rates),
-            "severities": _joined(severities),
-            "draws": draws,
-            "seeds": seeds,
-            "root_seed": root_seed,
-            "metric": metric,
-            "name": name,
-        }
-        overrides: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
+        given = _overrides(dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed)
+        named = {"models": _models(models), "metric": metric, "name": name}
+        given |= {key: value for key, value in named.items() if value is not None}
         if dataset is not None and metric is None:
-            overrides["metric"] = ""  # the study's own may not suit this corpus
-        if epochs is not None:
-            overrides["training"] = {"epochs": epochs}
-        plan = read_plan(study, overrides)
-        with _progress() as report:
-            result = runner.run(plan, data, default_folder(), Path("reports"), out, device, jobs, report)
-        screen.print(
-            f"{result.trained} models trained, {result.skipped} found finished; {result.encoded} items encoded now."
-        )
-        _render(result.folder)
+            given["metric"] = ""  # the study's own may not suit this corpus
+        _carry_out(read_plan(study, given), None, data, out, device, jobs)
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A folder that `dual-bench run` wrote.")]) -> None:
+def ablate(
+    study: Annotated[str, typer.Argument(help="A study file, or the name of one that comes along.")],
+    dataset: Dataset = None,
+    regimes: Regimes = None,
+    corruptions: Corruptions = None,
+    rates: Rates = None,
+    severities: Severities = None,
+    draws: Draws = None,
+    seeds: Seeds = None,
+    epochs: Epochs = None,
+    root_seed: RootSeed = None,
+    metric: MetricName = None,
+    margin: Annotated[
+        float | None, typer.Option(help="The smallest difference that matters, in the unit of the metric.")
+    ] = None,
+    name: Name = None,
+    out: Out = None,
+    data: Data = Path("data"),
+    device: Device = "auto",
+    jobs: Jobs = 0,
+) -> None:
+    """Train a baseline and its variants, and say which part makes a difference, which does not, and what is open."""
+    with _explained():
+        from dual_bench.ablation import read_study
+
+        given = _overrides(dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed)
+        named = {"metric": metric, "margin": margin, "name": name}
+        given |= {key: value for key, value in named.items() if value is not None}
+        plan, record = read_study(study, given)
+        screen.print(f"study: {record.where}", soft_wrap=True, highlight=False)
+        _carry_out(plan, record, data, out, device, jobs)
+
+
+def _overrides(
+    dataset: str | None,
+    regimes: Many,
+    corruptions: Many,
+    rates: Many,
+    severities: Many,
+    draws: int | None,
+    seeds: int | None,
+    epochs: int | None,
+    root_seed: int | None,
+) -> dict[str, Any]:
+    """The fields of a study that flags replace."""
+    chosen = {
+        "dataset": dataset,
+        "regimes": _joined(regimes),
+        "corruptions": _joined(corruptions),
+        "rates": _joined(rates),
+        "severities": _joined(severities),
+        "draws": draws,
+        "seeds": seeds,
+        "root_seed": root_seed,
+        "training": None if epochs is None else {"epochs": epochs},
+    }
+    return {key: value for key, value in chosen.items() if value is not None}
+
+
+def _carry_out(plan: Plan, study: StudyInfo | None, data: Path, out: Path | None, device: str, jobs: int) -> None:
+    """Do what is still to do, and render the report."""
+    from dual_bench import runner
+    from dual_bench.features.cache import default_folder
+
+    with _progress() as report:
+        result = runner.run(plan, data, default_folder(), Path("reports"), out, device, jobs, report, study)
+    elsewhere = f", {result.found} taken from other runs" if result.found else ""
+    screen.print(
+        f"{result.trained} models trained, {result.skipped} found finished{elsewhere}; "
+        f"{result.encoded} items encoded now."
+    )
+    _render(result.folder)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A folder that `run` or `ablate` wrote.")]) -> None:
     """Render the report of a run again, from its stored rows alone."""
     with _explained():
         _render(folder)

@@ -31,15 +31,15 @@ from dual_bench.corruptions.noise import load
 from dual_bench.corruptions.recogniser import parsed_rate
 from dual_bench.metrics import Metric
 from dual_bench.models.spec import ModelSpec
-from dual_bench.schema import SeverityPoint
+from dual_bench.schema import SeverityPoint, StudyInfo
 from dual_bench.stats.frame import system_name
 from dual_bench.study import find_study
 from dual_bench.training import TrainingSettings
 from dual_bench.types import CLEAN, TRANSCRIPT_PREFIX, Condition, Corpus, Modality, Task, UserError
 
-Regime = Literal["clean", "matched", "mixed"]
+Regime = Literal["clean", "matched", "mixed", "modality-dropout"]
 DEFAULT_STUDY = "default"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised whenever the same plan would give other numbers; part of every digest."""
 
 
@@ -58,16 +58,14 @@ class Regimen(NamedTuple):
 Rate = Annotated[float, BeforeValidator(parsed_rate), Field(ge=0, le=1)]
 
 
-class Plan(BaseModel):
-    """What to compare on what, under which noise; one field of a study file each."""
+class Design(BaseModel):
+    """On what, under which noise, how often: the fields that comparisons and ablations share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     question: str = ""
     dataset: str
-    models: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Specs, ``name`` or ``name:setting=value,…``; the reference of every comparison is ``dual``, or else the first."""
     regimes: Annotated[tuple[Regime, ...], Field(min_length=1)] = ("clean", "mixed")
     corruptions: tuple[str, ...] = ("word-drop", "utterance-drop")
     rates: tuple[Rate, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -86,13 +84,30 @@ class Plan(BaseModel):
     def _ascending(cls, values: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(sorted(values))
 
-    @field_validator("models", "regimes", "corruptions", "rates", "severities")
+    @field_validator("regimes", "corruptions", "rates", "severities")
     @classmethod
     def _once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        twice = [value for value in values if values.count(value) > 1]
-        if twice:
-            raise ValueError(f"'{twice[0]}' stands twice")
-        return values
+        return once(values)
+
+
+def once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values, for a validator; ValueError where one stands twice."""
+    twice = [value for value in values if values.count(value) > 1]
+    if twice:
+        raise ValueError(f"'{twice[0]}' stands twice")
+    return values
+
+
+class Plan(Design):
+    """What to compare; one field of a study file each."""
+
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Specs, ``name`` or ``name:setting=value,…``; the reference of every comparison is ``dual``, or else the first."""
+
+    @field_validator("models")
+    @classmethod
+    def _each_once(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return once(values)
 
     def conditions(self, corpus: Corpus, scale: Sequence[SeverityPoint] = ()) -> tuple[Condition, ...]:
         """Clean first, then each corruption by rate and draw, then the transcripts that the corpus brings, and last
@@ -113,6 +128,19 @@ class Plan(BaseModel):
                 (worst if model else noisy).extend(Condition(name, rate, draw, severity) for draw in draws)
         heard = (Condition(f"{TRANSCRIPT_PREFIX}{name}", 1.0) for name in corpus.transcripts)
         return (CLEAN, *noisy, *heard, *worst)
+
+
+def quantities(plan: Design, conditions: Sequence[Condition]) -> tuple[str, ...]:
+    """What can be compared, by name: ``clean``, each condition, and each whole corruption that has several rates."""
+    found = ["clean"]
+    for name in dict.fromkeys(c.corruption for c in conditions if c != CLEAN):
+        rates = sorted({c.rate for c in conditions if c.corruption == name})
+        if name.startswith(TRANSCRIPT_PREFIX):
+            found.append(name)
+            continue
+        found += [f"{name} {'mean' if plan.severities else 'area'}"] if len(rates) > 1 else []
+        found += [f"{name} {rate}" for rate in rates]
+    return tuple(found)
 
 
 def depends_on_model(condition: Condition) -> bool:
@@ -162,7 +190,10 @@ class Cell:
 
     @property
     def reads(self) -> Regimen:
-        """What training reads: matched to clean text is clean, and so is all to a model that reads no words."""
+        """What training reads: matched to clean text is clean, so is noise to a model that reads no words, and no
+        modality can be spared by a model that reads one."""
+        if self.regimen.regime == "modality-dropout":
+            return self.regimen if len(self.variant.reads) > 1 else Regimen("clean")
         clean = "text" not in self.variant.reads or self.regimen.corruption == CLEAN.corruption
         return Regimen("clean") if clean else self.regimen
 
@@ -175,6 +206,16 @@ class Cell:
 
 def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
     """The study ``name`` with ``overrides`` in place of its fields; UserError names the first thing that is unknown."""
+    fields, where = read_fields(name, overrides)
+    if fields.keys() & {"variants", "factors"}:
+        raise UserError(f"study {where} is an ablation; use `dual-bench ablate {name}`")
+    plan = validated(Plan, fields, f"study {where}")
+    check_names(plan, f"study {where}")
+    return plan
+
+
+def read_fields(name: str, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The fields of a study file with ``overrides`` in their place, and where it was found."""
     text, where = find_study(name)
     try:
         fields = tomllib.loads(text)
@@ -184,14 +225,17 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
         if chosen in overrides and other not in overrides:
             fields.pop(other, None)
     training = {**fields.get("training", {}), **overrides.get("training", {})}
-    plan = validated(Plan, {**fields, **overrides, "training": training}, f"study {where}")
+    return {**fields, **overrides, "training": training}, where
+
+
+def check_names(plan: Plan, what: str) -> None:
+    """UserError where a plan names something unknown, or things that do not go together."""
     variants(plan)
     if plan.metric:
         METRICS.load(plan.metric)
     if plan.severities and "rates" in plan.model_fields_set:
-        raise UserError(f"study {where}: expected rates or severities, found both; leave one out")
+        raise UserError(f"{what}: expected rates or severities, found both; leave one out")
     _check_corruptions(plan)
-    return plan
 
 
 def _check_corruptions(plan: Plan) -> None:
@@ -321,9 +365,10 @@ def _facts(conditions: Sequence[Condition], numbers: Sequence[int], regimen: Reg
     }
 
 
-def plan_digest(plan: Plan, wanted: Sequence[Cell]) -> str:
-    """Names the plan and all that its results depend on."""
-    return _digest({"plan": plan.model_dump(mode="json"), "cells": [cell.digest for cell in wanted]})
+def plan_digest(plan: Plan, wanted: Sequence[Cell], study: StudyInfo | None = None) -> str:
+    """Names the plan, what is asked of it, and all that its results depend on."""
+    asked = {} if study is None else {"study": study.model_dump(mode="json", exclude={"where"})}
+    return _digest({"plan": plan.model_dump(mode="json"), "cells": [cell.digest for cell in wanted]} | asked)
 
 
 def _digest(value: object) -> str:

@@ -1,7 +1,4 @@
-"""Walk the cells of a plan: encode once, train each model, predict under every condition, store; skip what is done.
-
-Work runs in processes of one thread each, so that no number depends on how many there are.
-"""
+"""Walk the cells of a plan: encode once, train each model, predict under every condition, store; skip what is done."""
 
 from __future__ import annotations
 
@@ -9,98 +6,45 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 from dual_bench import provenance, schema, store, training
 from dual_bench.bounds import ceilings, floors
+from dual_bench.catalog import did_you_mean
+from dual_bench.certificate import unmoved, worst_scores
 from dual_bench.features.audio import LogMel
 from dual_bench.features.cache import FeatureStore, content_key
 from dual_bench.features.text import MiniLM, sentence_distances
 from dual_bench.features.vision import FrameDCT
-from dual_bench.models.spec import ModelSpec, parameter_count
-from dual_bench.plan import Cell, Plan, cells, check, depends_on_model, load_corpus, plan_digest, variants
+from dual_bench.job import THREADS, Job, Outcome, work
+from dual_bench.plan import Cell, Plan, cells, check, depends_on_model, load_corpus, plan_digest, quantities, variants
 from dual_bench.processes import cores, executor_of
 from dual_bench.training import Examples, Inputs, Queries
-from dual_bench.types import SPLITS, Condition, Corpus, IntArray, Modality, Ragged, Task
+from dual_bench.types import ANY_TEXT, SPLITS, Condition, Corpus, IntArray, Modality, Ragged, UserError
 from dual_bench.words import Words, encode, scale_of, words_of
-from dual_bench.worst import Attack, Found, attack
+from dual_bench.worst import Attack
 
 Report = Callable[[str, int, int, str], None]
 """(stage, done, total, detail); total 0 where it is not known."""
 
-_THREADS = 1
-
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where the results lie, and how many cells were trained now, and before."""
+    """Where the results lie; how many cells were trained now, were there before, and were found in other runs; and
+    how many items were encoded now."""
 
     folder: Path
     trained: int
     skipped: int
+    found: int
     encoded: int
-
-
-# ------------------------------------------------------------------------------------------- one cell
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that training and prediction see, in one parcel for a process.
-
-    Test labels are not among it, but in ``attack``: the worst case is sought with the truth, on frozen weights.
-    """
-
-    spec: ModelSpec
-    settings: BaseModel
-    stream: tuple[str | int, ...]
-    task: Task
-    training: training.TrainingSettings
-    inputs: Inputs
-    train: Examples
-    validation: Examples
-    queries: Queries
-    attack: Attack | None
-    device: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What comes back: scores (queries, K), what the attack found, and how they came about."""
-
-    scores: NDArray[np.float32]
-    worst: Found | None
-    fit: training.Fit
-    parameters: int
-    seconds_predict: float
-
-
-@cache
-def _encoder(device: str) -> MiniLM:
-    """One for all jobs of a process; its weights take seconds to load."""
-    return MiniLM(device)
-
-
-def work(job: Job) -> Outcome:
-    """Train one model and ask it everything."""
-    with training.exact_repeats(job.device, _THREADS):
-        module = training.build(job.spec, job.settings, job.inputs.widths, job.task, *job.stream).to(job.device)
-        resident = training.Resident(job.inputs, job.train.rows, module.modalities, job.device)  # type: ignore[arg-type]
-        fit = training.fit(module, resident, job.train, job.validation, job.task, job.training, *job.stream)
-        began = time.perf_counter()
-        scores = training.predict(module, resident, job.task, job.queries)
-        worst = None if job.attack is None else attack(module, resident, job.task, job.attack, _encoder(job.device))
-        return Outcome(scores, worst, fit, parameter_count(module), time.perf_counter() - began)
-
-
-# --------------------------------------------------------------------------------------------- a run
 
 
 @dataclass(frozen=True)
@@ -112,6 +56,7 @@ class Prepared:
     """
 
     plan: Plan
+    study: schema.StudyInfo | None
     corpus: Corpus
     device: str
     encoders: dict[str, str]
@@ -140,25 +85,29 @@ def run(
     device: str = "auto",
     jobs: int = 0,
     report: Report = lambda stage, done, total, detail: None,
+    study: schema.StudyInfo | None = None,
 ) -> RunResult:
     """Do what is still to do of ``plan``, in ``out`` or ``reports/<name>-<digest>``.
 
-    ``jobs`` processes, 0 for one a core (one alone on an accelerator). UserError before anything is written, where
-    plan, corpus, features or folder are at fault.
+    ``study`` is what an ablation asks, and is stored with the results. Cells of the same digest that another run in
+    ``reports`` has finished are copied from there. ``jobs`` processes, 0 for one a core (one alone on an accelerator).
+    UserError before anything is written, where plan, corpus, features or folder are at fault.
     """
-    ready = _prepare(plan, data, cache, reports, out, training.resolve_device(device), report)
+    ready = _prepare(plan, study, data, cache, reports, out, training.resolve_device(device), report)
     jobs = jobs or (cores() if ready.device == "cpu" else 1)
     folder = ready.folder
-    pending = [cell for cell in ready.wanted if folder.finished(cell.digest) is None]
-    result = RunResult(folder.path, len(pending), len(ready.wanted) - len(pending), ready.encoded)
+    missing = [cell for cell in ready.wanted if folder.finished(cell.digest) is None]
+    pending = [cell for cell in missing if not folder.borrow(cell.digest, {reports, folder.path.parent})]
+    done, found = len(ready.wanted) - len(missing), len(missing) - len(pending)
+    result = RunResult(folder.path, len(pending), done, found, ready.encoded)
     earlier = folder.info() if folder.run_file.exists() else None
     ids = [ready.corpus.utterances[i].id for i in ready.words.tested]
     texts = store.text_table(ready.shared, ids, ready.words.test_texts, ready.measured)
-    if earlier is not None and earlier.status == "complete" and not pending:
+    if earlier is not None and earlier.status == "complete" and not missing:
         folder.write_texts(texts)  # the same bytes, unless they were damaged
         return result
     sittings = 1 + (earlier.provenance.sittings if earlier else 0)
-    environment = provenance.gather(ready.device, _THREADS, jobs, sittings)
+    environment = provenance.gather(ready.device, THREADS, jobs, sittings)
     info = _describe(ready, environment)
     began = time.perf_counter()
     folder.sweep()
@@ -176,7 +125,14 @@ def run(
 
 
 def _prepare(
-    plan: Plan, data: Path, cache: Path, reports: Path, out: Path | None, device: str, report: Report
+    plan: Plan,
+    study: schema.StudyInfo | None,
+    data: Path,
+    cache: Path,
+    reports: Path,
+    out: Path | None,
+    device: str,
+    report: Report,
 ) -> Prepared:
     """Load, check and encode; nothing is written but the feature cache."""
     report("corpus", 0, 0, plan.dataset)
@@ -189,7 +145,10 @@ def _prepare(
     scale = scale_of(plan, corpus, cache, lambda name: report("scale", 0, 0, f"severities of {name}"))
     conditions = plan.conditions(corpus, scale)
     wanted = cells(plan, corpus, conditions, names, device)
-    digest = plan_digest(plan, wanted)
+    for name in study.primary if study else ():
+        if name not in (known := quantities(plan, conditions)):
+            raise UserError(f"nothing is measured that is called '{name}'{did_you_mean(name, known)}")
+    digest = plan_digest(plan, wanted, study)
     folder = store.RunFolder(out or reports / f"{plan.name}-{digest[:8]}")
     folder.claim(digest)
 
@@ -207,7 +166,7 @@ def _prepare(
     encoded = encoded_texts + sum(count for _, count in signals.values())
     measured = words.table.assign(cosine=cosine)
     return Prepared(
-        plan, corpus, device, names, wanted, digest, folder, scale, conditions, words, measured, inputs, encoded
+        plan, study, corpus, device, names, wanted, digest, folder, scale, conditions, words, measured, inputs, encoded
     )
 
 
@@ -280,7 +239,7 @@ def _job(ready: Prepared, group: Sequence[Cell]) -> Job:
     return Job(
         cell.variant.spec,
         cell.variant.settings,
-        (plan.root_seed, *cell.training),
+        (plan.root_seed, cell.seed, fold.name),
         corpus.task,
         plan.training,
         ready.inputs,
@@ -288,6 +247,7 @@ def _job(ready: Prepared, group: Sequence[Cell]) -> Job:
         _examples(corpus, fold.validation, words.validation[cell.reads][cell.fold]),
         _queries(words.test[asked[: len(asked) - len(chosen)]][:, fold.test], fold.test),
         _attack(ready, fold.test, [ready.conditions[number] for number in chosen]),
+        plan.training.modality_dropout if cell.reads.regime == "modality-dropout" else 0.0,
         ready.device,
     )
 
@@ -321,21 +281,7 @@ def _store_cell(
     ready: Prepared, cell: Cell, outcome: Outcome, queries: Queries, environment: schema.Provenance
 ) -> None:
     """Spread the scores over the conditions, join the labels, write."""
-    corpus, words = ready.corpus, ready.words
-    fold = corpus.folds[cell.fold]
-    shared = [number for number in cell.conditions if number < len(words.test)]
-    texts = words.test[shared][:, fold.test]
-    # the pairs were sorted by (text, utterance): one number a pair, in that order, finds each of them
-    width = len(corpus)
-    order = queries.texts * width + queries.rows
-    scores = outcome.scores[np.searchsorted(order, texts * width + fold.test[None, :])]
-    place = np.searchsorted(words.tested, fold.test)
-    rows = (np.array(shared)[:, None] * len(words.tested) + place).ravel()
-    measured, read = ready.measured.iloc[rows], None
-    if outcome.worst is not None and len(shared) < len(cell.conditions):
-        scores = np.concatenate([scores, outcome.worst.scores])
-        measured = pd.concat([measured, outcome.worst.measured])
-        read = [*([None] * len(rows)), *outcome.worst.texts]
+    fold = ready.corpus.folds[cell.fold]
     who: dict[str, str | int] = {
         "model": cell.variant.model,
         "variant": cell.variant.changed,
@@ -343,16 +289,14 @@ def _store_cell(
         "seed": cell.seed,
         "fold": fold.name,
     }
-    tested = [corpus.utterances[i] for i in fold.test]
-    conditions = [ready.conditions[number] for number in cell.conditions]
-    table = store.prediction_table({"cell": cell.digest, **who}, conditions, tested, scores, measured, read)
     ready.folder.write_cell(
-        table,
+        _table(ready, cell, who, outcome, queries),
         digest=cell.digest,
         **who,
         corruption=cell.regimen.corruption,
         rate=cell.regimen.rate,
         parameters=outcome.parameters,
+        radius=None if outcome.certificate is None else outcome.certificate.radius,
         best_epoch=outcome.fit.best_epoch,
         history=outcome.fit.history,
         seconds_fit=outcome.fit.seconds,
@@ -361,6 +305,37 @@ def _store_cell(
         threads=environment.threads,
         code=provenance.code(environment),
     )
+
+
+def _table(ready: Prepared, cell: Cell, who: dict[str, str | int], outcome: Outcome, queries: Queries) -> pa.Table:
+    """The prediction rows of a cell: the conditions that all models share, those of its own, and any text."""
+    corpus, words, fold = ready.corpus, ready.words, ready.corpus.folds[cell.fold]
+    tested = [corpus.utterances[i] for i in fold.test]
+    conditions = [ready.conditions[number] for number in cell.conditions]
+    shared = [number for number in cell.conditions if number < len(words.test)]
+    texts = words.test[shared][:, fold.test]
+    # the pairs were sorted by (text, utterance): one number a pair, in that order, finds each of them
+    order = queries.texts * len(corpus) + queries.rows
+    scores = outcome.scores[np.searchsorted(order, texts * len(corpus) + fold.test[None, :])]
+    place = np.searchsorted(words.tested, fold.test)
+    rows = (np.array(shared)[:, None] * len(words.tested) + place).ravel()
+    measured = ready.measured.iloc[rows][list(schema.MEASURED)]
+    read: list[str | None] = [None for _ in rows]
+    certified: list[bool | None] = [None for _ in range(len(tested) * len(conditions))]
+    if outcome.worst is not None and len(shared) < len(cell.conditions):
+        scores = np.concatenate([scores, outcome.worst.scores])
+        measured = pd.concat([measured, outcome.worst.measured[list(schema.MEASURED)]])
+        read += outcome.worst.texts
+    if outcome.certificate is not None:
+        bound = outcome.certificate.of(fold.test)
+        worst = worst_scores(corpus.task, bound, np.array([u.target for u in tested]))
+        sure = unmoved(corpus.task, bound)
+        scores = np.concatenate([scores, worst[None]])
+        measured = measured.reset_index(drop=True).reindex(range(len(measured) + len(tested)))  # no text, no measure
+        read += [None] * len(tested)
+        certified += [None] * len(tested) if sure is None else sure.tolist()
+        conditions.append(ANY_TEXT)
+    return store.prediction_table({"cell": cell.digest, **who}, conditions, tested, scores, measured, read, certified)
 
 
 def _describe(ready: Prepared, environment: schema.Provenance) -> schema.RunInfo:
@@ -395,4 +370,5 @@ def _describe(ready: Prepared, environment: schema.Provenance) -> schema.RunInfo
         severities=ready.scale,
         encoders=ready.encoders,
         provenance=environment,
+        study=ready.study,
     )

@@ -6,16 +6,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 PREDICTION_COLUMNS = {
     "cell": "digest of the trained model",
     "model": "name in the catalogue",
     "variant": "settings that differ from the model's own, empty where none does",
-    "regime": "what the model saw in training: clean, matched (this corruption at this rate) or mixed",
+    "regime": "what the model saw in training: clean, matched (this corruption at this rate), mixed, modality-dropout",
     "seed": "training seed, a whole number",
     "fold": "which division of the corpus; 'official' where there is one",
-    "corruption": "name in the catalogue, 'clean', or 'transcript:NAME'",
+    "corruption": "name in the catalogue, 'clean', 'transcript:NAME', or 'any-text': the worst that any text could do",
     "rate": "nominal rate in [0, 1]",
     "draw": "which noise draw, shared by all models",
     "severity": "1 to 5 where the rate was chosen for its word error rate on training text, else 0",
@@ -27,6 +27,7 @@ PREDICTION_COLUMNS = {
     "dropped": "share of the reference's words that are gone, likewise",
     "cosine": "cosine distance between the mean token embeddings of reference and text; 1 where one has no token",
     "text": "what the model read, where the corruption depends on the model; else null, and in texts.parquet",
+    "certified": "under 'any-text': whether no text whatever can change the predicted class; else null",
 }
 """Columns of a prediction table; ``score_0`` … ``score_{K-1}`` follow: class probabilities, or one value."""
 
@@ -117,6 +118,47 @@ class Provenance(_Record):
     """How often the run was begun or taken up again; the rest tells of the last time."""
 
 
+Expected = Literal["loss", "gain", "none"]
+"""What a comparison is expected to show: worse, better, or no difference that matters."""
+
+
+class Term(_Record):
+    """A system, trained in a regime, and the weight that its metric has in a comparison."""
+
+    weight: float
+    system: str
+    regime: str
+
+
+class ComparisonInfo(_Record):
+    """A weighted sum of systems that is 0 where what is compared makes no difference."""
+
+    name: str
+    kind: Literal["variant", "main effect", "interaction"]
+    regime: str
+    """In what the systems were trained, for people."""
+    expected: Expected
+    terms: tuple[Term, ...]
+
+
+class StudyInfo(_Record):
+    """An ablation as it was written down before the run."""
+
+    where: str
+    """Where the study file was found."""
+    digest: str
+    """sha256 of the file."""
+    replaced: dict[str, str]
+    """Fields of the file that flags of the command line replaced."""
+    margin: float
+    """The smallest difference that matters, in the unit of the metric."""
+    primary: tuple[str, ...]
+    """The quantities that the hypotheses are about."""
+    baseline: str
+    """The system that variants are compared with."""
+    comparisons: tuple[ComparisonInfo, ...]
+
+
 class RunInfo(_Record):
     """``run.json``."""
 
@@ -134,6 +176,8 @@ class RunInfo(_Record):
     severities: tuple[SeverityPoint, ...] = ()
     encoders: dict[str, str]
     provenance: Provenance
+    study: StudyInfo | None = None
+    """What an ablation asks; None of a comparison of models."""
     problem: str | None = None
 
 
@@ -151,6 +195,8 @@ class CellInfo(_Record):
     """What a model of the regime matched was trained on, ``clean`` included; of other regimes nothing."""
     rate: float = 0.0
     parameters: int
+    radius: float | None = None
+    """How far any text can move a logit, or the value; None where the model does not bound it."""
     best_epoch: int
     history: tuple[dict[str, float], ...]
     """For each epoch: each part of the training loss by name, and the validation loss."""

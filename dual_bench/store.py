@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from dual_bench.schema import MEASURED, SCHEMA_VERSION, CellInfo, RunInfo
-from dual_bench.types import Condition, FloatArray, Task, UserError, Utterance
+from dual_bench.types import ANY_TEXT, Condition, FloatArray, Task, UserError, Utterance
 
 # ------------------------------------------------------------------------------------------- writing
 
@@ -103,11 +104,12 @@ def prediction_table(
     scores: FloatArray,
     measured: pd.DataFrame,
     texts: Sequence[str | None] | None = None,
+    certified: Sequence[bool | None] | None = None,
 ) -> pa.Table:
     """Join a cell's scores with the labels.
 
-    ``cell`` holds the columns from ``cell`` to ``fold``; ``scores`` is (conditions, N, K); ``measured`` and ``texts``
-    have conditions x N rows in the same order.
+    ``cell`` holds the columns from ``cell`` to ``fold``; ``scores`` is (conditions, N, K); ``measured``, ``texts`` and
+    ``certified`` have conditions x N rows in the same order.
     """
     count, n, k = scores.shape
     total = count * n
@@ -128,6 +130,7 @@ def prediction_table(
     for name in MEASURED:
         columns[name] = pa.array(measured[name].to_numpy(np.float32))
     columns["text"] = pa.array([None] * total if texts is None else texts, pa.string()).dictionary_encode()
+    columns["certified"] = pa.array([None] * total if certified is None else certified, pa.bool_())
     for i in range(k):
         columns[f"score_{i}"] = pa.array(scores[:, :, i].reshape(-1).astype(np.float32))
     return pa.table(columns)
@@ -203,6 +206,20 @@ class RunFolder:
             return None
         return info if whole else None
 
+    def borrow(self, digest: str, folders: Iterable[Path]) -> bool:
+        """Copy the cell from a run in one of ``folders`` that has finished it; whether there was one."""
+        for other in sorted(path.parent.parent for each in folders for path in each.glob(f"*/cells/{digest}.json")):
+            theirs = RunFolder(other)
+            if other != self.path and theirs.finished(digest) is not None:
+                for source, target in (
+                    (theirs.rows_file(digest), self.rows_file(digest)),
+                    (theirs.cell_file(digest), self.cell_file(digest)),  # last: it declares the rows done
+                ):
+                    with replacing(target) as temporary:
+                        shutil.copyfile(source, temporary)
+                return True
+        return False
+
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -225,12 +242,14 @@ def _read_record(path: Path, kind: type[R]) -> R:
 
 @dataclass(frozen=True)
 class Run:
-    """A run read back. ``missing`` are the digests of cells that are not done, or whose rows are damaged."""
+    """A run read back. ``certified`` are the prediction rows of the condition ``any-text``, ``predictions`` all others;
+    ``missing`` are the digests of cells that are not done, or whose rows are damaged."""
 
     folder: RunFolder
     info: RunInfo
     cells: tuple[CellInfo, ...]
     predictions: pd.DataFrame
+    certified: pd.DataFrame
     texts: pd.DataFrame
     missing: tuple[str, ...]
 
@@ -264,4 +283,5 @@ def read_run(path: Path) -> Run:
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{folder.texts_file} cannot be read ({error}); run the same command again") from None
     missing = tuple(digest for digest, record in records.items() if record is None)
-    return Run(folder, info, done, predictions, texts, missing)
+    bound = predictions["corruption"] == ANY_TEXT.corruption
+    return Run(folder, info, done, predictions[~bound], predictions[bound], texts, missing)

@@ -60,6 +60,10 @@ class TrainingSettings(BaseModel):
     """Regime ``mixed``: noisy texts prepared for each training utterance; each epoch reads one, drawn anew."""
     noisy_validation_texts: Annotated[int, Field(ge=1)] = 2
     """The same for validation, where each epoch reads all of them."""
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Regime ``modality-dropout``: probability that an utterance of a batch goes without a modality, drawn for each
+    modality that the model reads, and never all of them. Validation goes without as often, in
+    ``noisy_validation_texts`` draws that stay the same."""
 
 
 @dataclass(frozen=True)
@@ -212,10 +216,12 @@ def fit(
     task: Task,
     settings: TrainingSettings,
     *stream: str | int,
+    absent: float = 0.0,
 ) -> Fit:
     """Train ``module`` in place by AdamW; stop when the validation loss no longer falls, keep the best weights.
 
-    ``stream`` names the order of batches, the choice among noisy texts, and the dropout.
+    ``stream`` names the order of batches, the choice among noisy texts, and the dropout; ``absent`` is the probability
+    that an utterance goes without a modality (0 but in the regime ``modality-dropout``).
     """
     began = time.perf_counter()
     optimiser = torch.optim.AdamW(
@@ -228,8 +234,8 @@ def fit(
     with torch_stream("dropout", *stream):
         for epoch in range(1, settings.epochs + 1):
             rng = generator("batches", epoch, *stream)
-            parts = _train_epoch(module, optimiser, train, settings, rng, loss_of)
-            parts["validation"] = _validate(module, validation, loss_of)
+            parts = _train_epoch(module, optimiser, train, settings, rng, loss_of, absent)
+            parts["validation"] = _validate(module, validation, loss_of, absent, settings, *stream)
             history.append(parts)
             if best_epoch == 0 or parts["validation"] < history[best_epoch - 1]["validation"]:
                 best, best_epoch = {k: v.clone() for k, v in module.state_dict().items()}, epoch
@@ -246,6 +252,7 @@ def _train_epoch(
     settings: TrainingSettings,
     rng: np.random.Generator,
     loss_of: Any,
+    absent: float,
 ) -> dict[str, float]:
     """One pass over the training part; the mean of each part of the loss."""
     module.train()
@@ -254,7 +261,8 @@ def _train_epoch(
     sums: dict[str, float] = {}
     for start in range(0, len(order), settings.batch_size):
         chosen = order[start : start + settings.batch_size]
-        parts = loss_of(train.rows[chosen], train.texts[variant[chosen], chosen], train.targets[chosen])
+        read = (train.rows[chosen], train.texts[variant[chosen], chosen], train.targets[chosen])
+        parts = loss_of(*read, rng=rng, absent=absent)
         optimiser.zero_grad(set_to_none=True)
         parts["total"].backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
@@ -268,15 +276,19 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def _validate(module: nn.Module, validation: Examples, loss_of: Any) -> float:
+def _validate(
+    module: nn.Module, validation: Examples, loss_of: Any, absent: float, settings: TrainingSettings, *stream: str | int
+) -> float:
     """Mean task loss over all texts of the validation part."""
     module.eval()
     total, n = 0.0, len(validation.rows)
-    for texts in validation.texts:
+    rng = generator("absent in validation", *stream)  # the same in every epoch
+    readings = np.repeat(validation.texts, settings.noisy_validation_texts if absent else 1, axis=0)
+    for texts in readings:
         for chosen in _chunks(n):
-            parts = loss_of(validation.rows[chosen], texts[chosen], validation.targets[chosen])
-            total += float(parts["task"]) * len(texts[chosen])
-    return total / (n * len(validation.texts))
+            read = (validation.rows[chosen], texts[chosen], validation.targets[chosen])
+            total += float(loss_of(*read, rng=rng, absent=absent)["task"]) * len(texts[chosen])
+    return total / (n * len(readings))
 
 
 def _losses(
@@ -287,14 +299,40 @@ def _losses(
     texts: IntArray,
     targets: NDArray[np.float64],
     class_weights: Tensor | None,
+    rng: np.random.Generator,
+    absent: float,
 ) -> Mapping[str, Tensor]:
     """Each part of the loss by name, and their weighted ``total``."""
-    with _autocast(resident.device):
-        output: Output = module(resident.batch(rows, texts))
+    batch = resident.batch(rows, texts)
+    if absent:
+        batch = without(batch, drawn_absent(rng, len(rows), resident.reads, absent))
+    with autocast(resident.device):
+        output: Output = module(batch)
     parts = {"task": task_loss(task, output.logits, torch.from_numpy(targets).to(resident.device), class_weights)}
     parts |= {name: value for name, (_, value) in output.auxiliary.items()}
     weighted = [weight * value for weight, value in output.auxiliary.values()]
     return parts | {"total": torch.stack([parts["task"], *weighted]).sum()}
+
+
+def drawn_absent(
+    rng: np.random.Generator, count: int, reads: frozenset[Modality], probability: float
+) -> dict[Modality, NDArray[np.bool_]]:
+    """Which of the modalities that a model reads each of ``count`` utterances goes without: never all of them.
+
+    (Modality dropout after Neverova et al. 2016, "ModDrop", IEEE TPAMI 38:1692: there a modality goes in the course of
+    training, here in each batch.)
+    """
+    names = [m for m in MODALITIES if m in reads]
+    gone = rng.random((len(names), count)) < probability
+    gone[rng.integers(len(names), size=count), np.arange(count)] &= ~gone.all(axis=0)
+    return dict(zip(names, gone, strict=True))
+
+
+def without(batch: Batch, absent: Mapping[Modality, NDArray[np.bool_]]) -> Batch:
+    """The batch with no valid step where a modality is ``absent`` (B,)."""
+    masks = {f"{m}_mask": getattr(batch, f"{m}_mask") for m in absent}
+    gone = {f"{m}_mask": torch.from_numpy(where).to(batch.audio.device)[:, None] for m, where in absent.items()}
+    return replace(batch, **{name: mask & ~gone[name] for name, mask in masks.items()})
 
 
 def _class_weights(task: Task, train: Examples, settings: TrainingSettings, device: str) -> Tensor | None:
@@ -305,7 +343,8 @@ def _class_weights(task: Task, train: Examples, settings: TrainingSettings, devi
     return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
-def _autocast(device: str) -> torch.autocast:
+def autocast(device: str) -> torch.autocast:
+    """Half precision where that is exact enough and faster: on CUDA."""
     return torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
 
 
@@ -320,9 +359,9 @@ def predict(module: Any, resident: Resident, task: Task, queries: Queries) -> ND
     if "text" not in resident.reads and len(rows) < len(queries.rows):
         return predict(module, resident, task, Queries(rows, np.zeros_like(rows)))[which]
     scores = np.empty((len(queries.rows), task.outputs), np.float32)
-    states = _trunk(module, resident, rows)
+    states = trunk_states(module, resident, rows)
     for chosen in _chunks(len(queries.rows)):
-        with _autocast(resident.device):
+        with autocast(resident.device):
             if states is None:
                 logits = module(resident.batch(queries.rows[chosen], queries.texts[chosen])).logits
             else:
@@ -336,12 +375,12 @@ def predict(module: Any, resident: Resident, task: Task, queries: Queries) -> ND
     return scores
 
 
-def _trunk(module: Any, resident: Resident, rows: IntArray) -> Tensor | None:
-    """States of all ``rows``, where the model's text enters late."""
+def trunk_states(module: Any, resident: Resident, rows: IntArray) -> Tensor | None:
+    """What no text can reach, for all of ``rows``, where the model's text enters late; else None."""
     if not getattr(module, "text_enters_late", False):
         return None
-    no_text = np.zeros(len(rows), np.int64)
-    with _autocast(resident.device):
+    no_text = np.zeros(len(rows), np.int64)  # a text that nothing reads
+    with autocast(resident.device):
         return torch.cat([module.trunk(resident.batch(rows[chosen], no_text[chosen])) for chosen in _chunks(len(rows))])
 
 

@@ -217,6 +217,10 @@ class Condition:
 CLEAN = Condition("clean", 0.0, 0)
 """The identity, exactly; the point at rate 0 of every degradation curve."""
 
+ANY_TEXT = Condition("any-text", 1.0, 0)
+"""Whatever the text: the worst that it could do to a model which bounds that (``certificate``). Not a condition that a
+plan may ask for."""
+
 TRANSCRIPT_PREFIX = "transcript:"
 """``transcript:NAME`` is the condition in which the test text is what recogniser NAME wrote."""
 
@@ -312,7 +316,9 @@ class Model(Protocol):
 
     ``modalities`` are those it reads. A model whose text enters late may say ``text_enters_late = True`` and offer
     ``trunk(batch) -> state`` (a tensor with B rows) and ``decode(state, text, text_mask) -> logits``, with ``forward``
-    exactly ``decode(trunk)``; a grid of text conditions then pays for the trunk once.
+    exactly ``decode(trunk)``; a grid of text conditions then pays for the trunk once. It may further offer
+    ``certify(state) -> (logits, radius)``, the logits (B, K) without text and how far any text can move each of them,
+    or None where nothing bounds it.
     """
 
     modalities: frozenset[Modality]

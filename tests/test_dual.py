@@ -49,7 +49,7 @@ def test_each_switch_of_a_module_changes_the_parameter_count(switch: str) -> Non
     ("settings", "absent"),
     [
         ({"sdm": False}, "sdm."),
-        ({"sentiment_residual": False}, "_to_"),
+        ({"sentiment_residual": False}, ".to_"),
         ({"text_path": "none"}, "words."),
         ({"nonlinear_alignment": False}, "static_a.project.2"),
     ],
@@ -60,7 +60,7 @@ def test_a_switched_off_part_has_no_parameters(settings: dict[str, object], abse
 
 def test_only_the_decoder_path_has_cross_attention() -> None:
     for path in PATHS:
-        attended = [name for name, _ in dual(text_path=path).decoders.named_parameters() if "attention" in name]
+        attended = [name for name, _ in dual(text_path=path).decoder.named_parameters() if "attention" in name]
         assert bool(attended) == (path == "decoder"), path
 
 

@@ -145,7 +145,7 @@ def test_what_reaches_training_holds_no_test_label(
     jobs: list[runner.Job] = []
     monkeypatch.setattr(runner, "work", lambda job: jobs.append(job) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        go(finished[0], finished[1].parent, finished[1].parent / "unfinished")
+        go(finished[0], finished[1].parent, finished[1].parent / "elsewhere" / "unfinished")
     tested = set(jobs[0].queries.rows)
     assert tested.isdisjoint(jobs[0].train.rows)
     assert tested.isdisjoint(jobs[0].validation.rows)

@@ -57,8 +57,8 @@ def kept_weights() -> Iterator[list[dict[str, torch.Tensor]]]:
     kept: list[dict[str, torch.Tensor]] = []
     fit = training.fit
 
-    def spy(module: Any, *rest: Any) -> Any:
-        fitted = fit(module, *rest)
+    def spy(module: Any, *rest: Any, **more: Any) -> Any:
+        fitted = fit(module, *rest, **more)
         kept.append(module.state_dict())
         return fitted
 

@@ -13,6 +13,12 @@ public. Symbols (utterance index left out; T steps on the common clock, width d,
     5. encoders with SR    x^a_0 = [f^a; d^a];  x^a_{l+1} = E^a_l(x^a_l) + R^{v->a}_l(x^v_l), and so for v
     6. decoder             m = [x^a_L; x^v_L];  L layers of cross-attention to [null; W F^t], each widening; mean; head
     7. loss                task + lambda_s static + lambda_d dynamic
+    bounded text path      logits = av + s tanh(r), s in [0, s_max]: av decodes m alone, r decodes m with the words
+
+A switch is ``on``, ``off``, or, where the part has a shape of its own, ``plain``: a plain block with as many
+parameters (within 2 %) takes its place, so that what a part does is told apart from what its size does. Plain are: for
+the nonlinear alignment the same layers without GELU and normalisation, a linear map; for SDM a network that sees one
+frame; for VDM, which has no parameter, the frame itself; for SR a projection of an encoder's own input.
 
 Where the figure leaves something open, this is the choice. All are settings but two, for want of a plausible
 alternative: the first step of SDM, and the linear form of R_l.
@@ -27,9 +33,12 @@ alternative: the first step of SDM, and the linear form of R_l.
   (``time_mixing = off``: neither attention nor positions, so no step sees another but through SDM and VDM).
 * R_l is a linear projection of the other encoder's input to the next width.
 * The widths narrow from 2d to d/2 and widen from d back to 2d, in equal steps rounded to a multiple of the heads.
-* The text paths that are not ``decoder`` have no cross-attention: ``early`` adds a projection of the mean token to
-  both x_0, ``concat`` joins it to m, ``late`` adds the logits of a text head at the end, ``none`` reads no text. All
-  but ``none`` use the mean over [null; W F^t], so that a text without words is defined.
+* The text paths ``early``, ``late``, ``concat`` and ``none`` have no cross-attention: ``early`` adds a projection of
+  the mean token to both x_0, ``concat`` joins it to m, ``late`` adds the logits of a text head at the end, ``none``
+  reads no text. All but ``none`` use the mean over [null; W F^t], so that a text without words is defined.
+* ``bounded`` has two decoders of section 6, one without words for av and one with them for r; s = s_max sigmoid(theta).
+  No text moves a logit by more than s, so an utterance whose audio-visual margin exceeds 2 s is certified: no text
+  whatever can change its prediction.
 """
 
 from __future__ import annotations
@@ -56,19 +65,26 @@ from dual_bench.models.losses import alignment_loss
 from dual_bench.models.spec import ModelSpec
 from dual_bench.types import MODALITIES, Batch, Modality, Output, Task, Widths
 
-TextPath = Literal["decoder", "early", "late", "concat", "none"]
+TextPath = Literal["decoder", "early", "late", "concat", "none", "bounded"]
+Switch = bool | Literal["plain"]
+"""On, off, or a plain block of the same size in its place."""
+
+_ROUNDING = 1e-4
+"""Of a logit; far more than float32 can add to the bound."""
 
 
 class DualSettings(AttentionSettings):
     """Switches and sizes of DUAL."""
 
-    nonlinear_alignment: bool = True
-    sdm: bool = True
-    vdm: bool = True
+    nonlinear_alignment: Switch = True
+    sdm: Switch = True
+    vdm: Switch = True
     static_alignment: bool = True
     dynamic_alignment: bool = True
-    sentiment_residual: bool = True
+    sentiment_residual: Switch = True
     text_path: TextPath = "decoder"
+    s_max: Annotated[float, Field(gt=0)] = 1.0
+    """How far the text path ``bounded`` may learn to let text move a logit, or the value."""
     width: Annotated[int, Field(ge=4)] = 32
     """d."""
     steps: Annotated[int, Field(ge=2)] = 16
@@ -86,17 +102,28 @@ class DualSettings(AttentionSettings):
 class StaticPath(nn.Module):
     """Section 1: frames on the common clock, projected to ``width``; one linear map where ``nonlinear`` is off."""
 
-    def __init__(self, source: int, width: int, steps: int, nonlinear: bool) -> None:
+    def __init__(self, source: int, width: int, steps: int, nonlinear: Switch) -> None:
         super().__init__()
         self.steps = steps
-        self.project = (
-            nn.Sequential(nn.Linear(source, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width))
-            if nonlinear
-            else nn.Linear(source, width)
-        )
+        self.project: nn.Module = nn.Linear(source, width)
+        if nonlinear == "plain":
+            self.project = nn.Sequential(self.project, nn.Linear(width, width), Affine(width))
+        elif nonlinear:
+            self.project = nn.Sequential(self.project, nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width))
 
     def forward(self, sequence: Tensor, mask: Tensor) -> Tensor:
         return self.project(time_grid(sequence, mask, self.steps))  # type: ignore[no-any-return]
+
+
+class Affine(nn.Module):
+    """A scale and a shift of each feature: the parameters of a normalisation that does not normalise."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.shift
 
 
 class SentimentDifferential(nn.Module):
@@ -109,6 +136,12 @@ class SentimentDifferential(nn.Module):
     def forward(self, f: Tensor) -> Tensor:
         before = torch.cat([torch.zeros_like(f[:, :1]), f[:, :-1]], dim=1)
         return self.lstm(torch.cat([before, f], dim=2))[0]  # type: ignore[no-any-return]
+
+
+def plain_differential(width: int) -> nn.Module:
+    """In the place of SDM: a network that sees one frame, with a hidden layer that gives it the LSTM's parameters."""
+    hidden = round((12 * width**2 + 7 * width) / (2 * width + 1))
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
 
 def visual_differential(f: Tensor) -> Tensor:
@@ -126,21 +159,24 @@ class EncoderLayer(nn.Module):
             block = Block(width, settings.heads, settings.dropout, settings.time_mixing)
             return nn.Sequential(block, nn.Linear(width, narrower))
 
-        def exchange() -> nn.Module | None:
+        def residual() -> nn.Module | None:
             return nn.Linear(width, narrower) if settings.sentiment_residual else None
 
         self.audio, self.vision = encoder(), encoder()
-        self.vision_to_audio, self.audio_to_vision = exchange(), exchange()
+        self.to_audio, self.to_vision = residual(), residual()
+        self.exchange = settings.sentiment_residual != "plain"
 
     def forward(self, a: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         next_a, next_v = self.audio(a), self.vision(v)
-        if self.vision_to_audio is not None and self.audio_to_vision is not None:
-            next_a, next_v = next_a + self.vision_to_audio(v), next_v + self.audio_to_vision(a)
+        if self.to_audio is not None and self.to_vision is not None:
+            for_a, for_v = (v, a) if self.exchange else (a, v)
+            next_a, next_v = next_a + self.to_audio(for_a), next_v + self.to_vision(for_v)
         return next_a, next_v
 
 
 class DecoderLayer(nn.Module):
-    """Section 6: cross-attention to the words (where they come this way), a feed-forward block, a linear widening."""
+    """A layer of the decoder: cross-attention to the words (where they come this way), a feed-forward block, a linear
+    widening."""
 
     def __init__(self, width: int, wider: int, settings: DualSettings, text_width: int | None) -> None:
         super().__init__()
@@ -157,6 +193,22 @@ class DecoderLayer(nn.Module):
         return self.widen(m)  # type: ignore[no-any-return]
 
 
+class Decoder(nn.Module):
+    """Section 6: from the bottleneck (B, T, ``width``) to logits (B, K), with cross-attention to the words where
+    ``text_width`` says how wide they are."""
+
+    def __init__(self, width: int, outputs: int, settings: DualSettings, text_width: int | None) -> None:
+        super().__init__()
+        wide = widths_between(width, 2 * settings.width, settings.layers, settings.heads)
+        self.layers = nn.ModuleList(DecoderLayer(*pair, settings, text_width) for pair in pairwise(wide))
+        self.head = nn.Sequential(nn.LayerNorm(wide[-1]), nn.Linear(wide[-1], outputs))
+
+    def forward(self, m: Tensor, words: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        for layer in self.layers:
+            m = layer(m, words)
+        return self.head(m.mean(dim=1))  # type: ignore[no-any-return]
+
+
 def widths_between(first: int, last: int, layers: int, heads: int) -> list[int]:
     """``layers`` + 1 widths from ``first`` to ``last`` in equal steps, each a multiple of ``heads``."""
     between = [first + (last - first) * i / layers for i in range(layers + 1)]
@@ -171,10 +223,11 @@ class Dual(nn.Module):
         s = self.settings = settings
         self.modalities = modalities(s)
         self.text_enters_late = s.text_path != "early"
+        self.outputs = task.outputs
         d = s.width
         self.static_a = StaticPath(widths.audio, d if s.sdm else 2 * d, s.steps, s.nonlinear_alignment)
         self.static_v = StaticPath(widths.vision, d if s.vdm else 2 * d, s.steps, s.nonlinear_alignment)
-        self.sdm = SentimentDifferential(d) if s.sdm else None
+        self.sdm = (plain_differential(d) if s.sdm == "plain" else SentimentDifferential(d)) if s.sdm else None
         narrow = widths_between(2 * d, d // 2, s.layers, s.heads)
         self.encoders = nn.ModuleList(EncoderLayer(*pair, s) for pair in pairwise(narrow))
         self.clock: Tensor | None
@@ -183,43 +236,66 @@ class Dual(nn.Module):
         self.words = WithNull(widths.text, d) if s.text_path != "none" else None
         self.early = nn.Linear(d, 2 * narrow[0]) if s.text_path == "early" else None
         self.late = nn.Linear(d, task.outputs) if s.text_path == "late" else None
-        bottleneck = 2 * narrow[-1] + (d if s.text_path == "concat" else 0)
-        wide = widths_between(bottleneck, 2 * d, s.layers, s.heads)
-        attended = d if s.text_path == "decoder" else None
-        self.decoders = nn.ModuleList(DecoderLayer(*pair, s, attended) for pair in pairwise(wide))
-        self.head = nn.Sequential(nn.LayerNorm(wide[-1]), nn.Linear(wide[-1], task.outputs))
+        m = 2 * narrow[-1]
+        joined = m + d if s.text_path == "concat" else m
+        self.decoder = Decoder(joined, task.outputs, s, d if s.text_path == "decoder" else None)
+        bounded = s.text_path == "bounded"
+        self.refiner = Decoder(m, task.outputs, s, d) if bounded else None
+        self.theta = nn.Parameter(torch.zeros(())) if bounded else None
 
     def forward(self, batch: Batch) -> Output:
-        if self.early is not None:
-            state, auxiliary = self._encode(batch, self.early(self._mean_word(batch.text, batch.text_mask)))
-            return Output(self._decode(state, None), auxiliary)
-        state, auxiliary = self._encode(batch, None)
-        return Output(self.decode(state, batch.text, batch.text_mask), auxiliary)
+        early = None if self.early is None else self.early(self._mean_word(batch.text, batch.text_mask))
+        m, auxiliary = self._encode(batch, early)
+        if early is not None:
+            return Output(self.decoder(m), auxiliary)
+        return Output(self.decode(self._state(m), batch.text, batch.text_mask), auxiliary)
 
     def trunk(self, batch: Batch) -> Tensor:
-        """The bottleneck states m (B, T, 2 d_L), which no text can reach."""
-        return self._encode(batch, None)[0]
+        """What no text can reach: the bottleneck states m (B, T, 2 d_L); where the text path is bounded m and av side
+        by side, (B, T 2 d_L + K)."""
+        return self._state(self._encode(batch, None)[0])
 
     def decode(self, state: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
-        """Logits (B, K) from the bottleneck states and the words."""
+        """Logits (B, K) from what ``trunk`` gives and the words."""
         path = self.settings.text_path
         if path == "decoder" and self.words is not None:
-            return self._decode(state, self.words(text, text_mask))
+            return self.decoder(state, self.words(text, text_mask))  # type: ignore[no-any-return]
+        if self.refiner is not None and self.words is not None:
+            m, av = self._parts(state)
+            refined: Tensor = self.refiner(m, self.words(text, text_mask))
+            return av + self.reach * refined.float().tanh()
         if path == "concat":
             word = self._mean_word(text, text_mask)
             state = torch.cat([state, word[:, None].expand(-1, state.shape[1], -1)], dim=2)
-        logits = self._decode(state, None)
-        if self.late is not None:
-            late: Tensor = self.late(self._mean_word(text, text_mask))
-            logits = logits + late
-        return logits
+        logits: Tensor = self.decoder(state)
+        return logits if self.late is None else logits + self.late(self._mean_word(text, text_mask))
+
+    def certify(self, state: Tensor) -> tuple[Tensor, float] | None:
+        """What voice and face alone say, logits (B, K), and how far text can move each; None without such a bound."""
+        if self.refiner is not None:
+            return self._parts(state)[1], float(self.reach) + _ROUNDING
+        return (self.decoder(state).float(), _ROUNDING) if self.words is None else None
+
+    @property
+    def reach(self) -> Tensor:
+        """s of the bounded text path, a scalar in [0, s_max]."""
+        assert self.theta is not None
+        return self.settings.s_max * self.theta.sigmoid()
+
+    def _state(self, m: Tensor) -> Tensor:
+        return m if self.refiner is None else torch.cat([m.flatten(1).float(), self.decoder(m).float()], dim=1)
+
+    def _parts(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """m and av of a bounded text path."""
+        m, av = state[:, : -self.outputs], state[:, -self.outputs :]
+        return m.reshape(len(m), self.settings.steps, -1), av
 
     def _encode(self, batch: Batch, early: Tensor | None) -> tuple[Tensor, Mapping[str, tuple[float, Tensor]]]:
         s, d = self.settings, self.settings.width
         a = self.static_a(batch.audio, batch.audio_mask)
         v = self.static_v(batch.vision, batch.vision_mask)
         difference_a = self.sdm(a) if self.sdm is not None else None
-        difference_v = visual_differential(v) if s.vdm else None
+        difference_v = (v if s.vdm == "plain" else visual_differential(v)) if s.vdm else None
         auxiliary = {}
         # a modality of one step is the same at every bin: there is no time to align
         moving = (batch.audio_mask.sum(dim=1) > 1) & (batch.vision_mask.sum(dim=1) > 1)
@@ -240,11 +316,6 @@ class Dual(nn.Module):
         for layer in self.encoders:
             a, v = layer(a, v)
         return torch.cat([a, v], dim=2), auxiliary
-
-    def _decode(self, m: Tensor, words: tuple[Tensor, Tensor] | None) -> Tensor:
-        for layer in self.decoders:
-            m = layer(m, words)
-        return self.head(m.mean(dim=1))  # type: ignore[no-any-return]
 
     def _mean_word(self, text: Tensor, mask: Tensor) -> Tensor:
         assert self.words is not None

@@ -42,8 +42,7 @@ class Contrast:
     clusters: int
     utterances: int
     detectable: float
-    """Smallest true difference that this design would see with power 0.8 at two-sided 0.05, before correction:
-    (t_.975 + t_.8) x standard error."""
+    """Smallest true difference that this design would see with power 0.8 at two-sided 0.05, before correction."""
     verdict: Verdict
 
 
@@ -160,8 +159,7 @@ def _contrast(
     width = spread(sample, weights)
     known = not ends.reason
     if known:  # the interval and p are of one test, so that they cannot contradict each other
-        half = float(t.ppf((1 + level) / 2, width.freedom) * width.error) if width.error else 0.0
-        ends = Interval(difference - half, difference + half, level)
+        ends = t_interval(difference, width, level)
     return Contrast(
         *names,
         quantity=quantity,
@@ -175,9 +173,20 @@ def _contrast(
         draws=left.draws,
         clusters=len(cube.clusters),
         utterances=cube.utterances,
-        detectable=float((t.ppf(0.975, width.freedom) + t.ppf(0.8, width.freedom)) * width.error) if known else np.nan,
+        detectable=detectable(width) if known else np.nan,
         verdict="undefined",
     )
+
+
+def t_interval(difference: float, width: Spread, level: float) -> Interval:
+    """The interval of the t test of ``difference``."""
+    half = float(t.ppf((1 + level) / 2, width.freedom) * width.error) if width.error else 0.0
+    return Interval(difference - half, difference + half, level)
+
+
+def detectable(width: Spread) -> float:
+    """(t_.975 + t_.8) x standard error: the true difference that is seen with power 0.8 at two-sided 0.05."""
+    return float((t.ppf(0.975, width.freedom) + t.ppf(0.8, width.freedom)) * width.error)
 
 
 def p_value(difference: float, width: Spread) -> float:

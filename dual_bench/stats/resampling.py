@@ -83,10 +83,31 @@ class Interval:
 
 @dataclass(frozen=True)
 class Spread:
-    """How uncertain an estimate is: its standard error, and the degrees of freedom of that error."""
+    """How uncertain an estimate is: its standard error, and the degrees of freedom of that error.
+
+    ``parts`` are the variances that seeds, draws and clusters add to the estimate, ``counts`` how many there are.
+    """
 
     error: float
     freedom: float
+    parts: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+
+    def with_seeds(self, count: int) -> Spread:
+        """What it would be with another number of seeds that differ as these do."""
+        if not self.parts or self.error == 0:
+            return self
+        (seeds, *rest), (before, *others) = self.parts, self.counts
+        return _spread_of((seeds * before / count, *rest), (count, *others))
+
+
+def _spread_of(parts: tuple[float, ...], counts: tuple[int, ...]) -> Spread:
+    """Error and degrees of freedom of a sum of variances (Satterthwaite)."""
+    total = sum(parts)
+    if total == 0:
+        return Spread(0.0, np.inf, parts, counts)
+    shares = sum((part / total) ** 2 / max(n - 1, 1) for part, n in zip(parts, counts, strict=True))
+    return Spread(total**0.5, 1 / shares, parts, counts)
 
 
 def spread(replicates: FloatArray, weights: Weights) -> Spread:
@@ -106,12 +127,8 @@ def spread(replicates: FloatArray, weights: Weights) -> Spread:
     centred = replicates[known] - replicates[known].mean()
     parts = [_explained(centred, w[known]) if w.shape[1] > 1 else 0.0 for w in (weights.seeds, weights.draws)]
     parts.append(max(float(np.mean(centred**2)) - sum(parts), 0.0))
-    unbiased = [part * n / max(n - 1, 1) for part, n in zip(parts, counts, strict=True)]
-    total = sum(unbiased)
-    if total == 0:
-        return Spread(0.0, np.inf)
-    shares = sum((part / total) ** 2 / max(n - 1, 1) for part, n in zip(unbiased, counts, strict=True))
-    return Spread(total**0.5, 1 / shares)
+    unbiased = tuple(part * n / max(n - 1, 1) for part, n in zip(parts, counts, strict=True))
+    return _spread_of(unbiased, tuple(counts))
 
 
 def _explained(centred: FloatArray, counts: IntArray) -> float:

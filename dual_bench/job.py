@@ -1,0 +1,81 @@
+"""One trained model: all that training and prediction see, in one parcel for a process, and what comes back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from dual_bench import training
+from dual_bench.certificate import Certificate, certify
+from dual_bench.features.text import MiniLM
+from dual_bench.models.spec import ModelSpec, parameter_count
+from dual_bench.training import Examples, Inputs, Queries
+from dual_bench.types import Task
+from dual_bench.worst import Attack, Found, attack
+
+THREADS = 1
+"""Of each process, so that no number depends on how many processes there are."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that training and prediction see, in one parcel for a process.
+
+    ``stream`` names the first weights, the batches and the dropout. It knows the seed and the fold, not the model and
+    not the regime: all variants of a model start from the same weights, as far as they have the same, and all models
+    read the same batches in the same order.
+
+    Test labels are not among it, but in ``attack``: the worst case is sought with the truth, on frozen weights.
+    """
+
+    spec: ModelSpec
+    settings: BaseModel
+    stream: tuple[str | int, ...]
+    task: Task
+    training: training.TrainingSettings
+    inputs: Inputs
+    train: Examples
+    validation: Examples
+    queries: Queries
+    attack: Attack | None
+    absent: float
+    """Probability that an utterance trains without a modality."""
+    device: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What comes back: scores (queries, K), what the attack found, what text can do, and how they came about."""
+
+    scores: NDArray[np.float32]
+    worst: Found | None
+    certificate: Certificate | None
+    fit: training.Fit
+    parameters: int
+    seconds_predict: float
+
+
+@cache
+def _encoder(device: str) -> MiniLM:
+    """One for all jobs of a process; its weights take seconds to load."""
+    return MiniLM(device)
+
+
+def work(job: Job) -> Outcome:
+    """Train one model and ask it everything."""
+    with training.exact_repeats(job.device, THREADS):
+        module = training.build(job.spec, job.settings, job.inputs.widths, job.task, *job.stream).to(job.device)
+        resident = training.Resident(job.inputs, job.train.rows, module.modalities, job.device)  # type: ignore[arg-type]
+        fit = training.fit(
+            module, resident, job.train, job.validation, job.task, job.training, *job.stream, absent=job.absent
+        )
+        began = time.perf_counter()
+        scores = training.predict(module, resident, job.task, job.queries)
+        worst = None if job.attack is None else attack(module, resident, job.task, job.attack, _encoder(job.device))
+        certificate = certify(module, resident, np.unique(job.queries.rows))
+        return Outcome(scores, worst, certificate, fit, parameter_count(module), time.perf_counter() - began)

@@ -1,0 +1,218 @@
+"""What the comparisons of an ablation show: an effect, its interval, a test of difference, a test of equivalence, and a
+verdict on what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from scipy.stats import t
+from statsmodels.stats.multitest import multipletests
+
+from dual_bench.schema import ComparisonInfo, Expected, StudyInfo
+from dual_bench.stats.contrasts import ALPHA, Severities, detectable, overall, p_value, t_interval
+from dual_bench.stats.curves import key, point
+from dual_bench.stats.frame import Cube
+from dual_bench.stats.resampling import Interval, Spread, Weights, interval, spread
+from dual_bench.types import FloatArray
+
+Verdict = Literal["supported", "contradicted", "equivalent", "undecided", "undefined"]
+
+MOST_SEEDS = 1_000
+"""As many seeds as nobody trains: what they would not decide, seeds do not decide."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One comparison under one quantity. ``estimate`` is in the metric's own units, the changed side minus the
+    baseline; ``gain`` is the same, positive where the change is for the better."""
+
+    comparison: ComparisonInfo
+    quantity: str
+    """``clean``, ``word-drop area`` or ``word-drop mean``, ``word-drop 1.0``, ``transcript:NAME``."""
+    primary: bool
+    """Whether the study's expectation is about this quantity."""
+    estimate: float
+    gain: float
+    interval: Interval
+    p: float
+    """Of the two-sided t test against no difference."""
+    p_adjusted: float
+    p_equivalence: float
+    """Of the two one-sided t tests against a difference as large as the margin (Schuirmann 1987, Journal of
+    Pharmacokinetics and Biopharmaceutics 15:657)."""
+    p_equivalence_adjusted: float
+    family: str
+    detectable: float
+    """Smallest true difference that the design would see with power 0.8 at two-sided 0.05, before correction."""
+    identical: bool
+    """Whether the two sides give the same numbers in every seed, draw and cluster: the change changes nothing here."""
+    verdict: Verdict
+    seeds_needed: int | None
+    """Where undecided: how many seeds would decide it, if the estimate stayed as it is; None where none would."""
+
+
+def effects(
+    cube: Cube, study: StudyInfo, weights: Weights, level: float = 0.95, severities: Severities | None = None
+) -> tuple[Effect, ...]:
+    """Every comparison of the study under every quantity.
+
+    All sides of a comparison share the resamples. Interval and both tests rest on one standard error
+    (``resampling.spread``). Each of two families, the hypotheses (the primary quantities) and all other quantities, is
+    corrected by Holm's method for its tests of difference, and likewise for its tests of equivalence.
+    """
+    points = _Points(cube, weights, severities or {})
+    sign = 1 if cube.metric.higher_is_better else -1
+    found, widths = [], []
+    for comparison in study.comparisons:
+        for quantity in points.quantities:
+            values = [(term.weight, points.at(term.system, term.regime, quantity)) for term in comparison.terms]
+            estimate = float(sum(weight * value for weight, (value, _) in values))
+            sample = np.sum([weight * replicates for weight, (_, replicates) in values], axis=0)
+            ends, width = interval(estimate, sample, weights, level), spread(sample, weights)
+            known = not ends.reason
+            found.append(
+                Effect(
+                    comparison,
+                    quantity,
+                    quantity in study.primary,
+                    estimate,
+                    sign * estimate,
+                    t_interval(estimate, width, level) if known else ends,
+                    p=p_value(estimate, width) if known else np.nan,
+                    p_adjusted=np.nan,
+                    p_equivalence=p_equivalence(estimate, width, study.margin) if known else np.nan,
+                    p_equivalence_adjusted=np.nan,
+                    family="",
+                    detectable=detectable(width) if known else np.nan,
+                    identical=bool(known and estimate == 0 and not sample.any()),
+                    verdict="undefined",
+                    seeds_needed=None,
+                )
+            )
+            widths.append(width)
+    return _judged(found, widths, study, len(cube.seeds), cube.metric.title)
+
+
+class _Points:
+    """Estimate and replicates of every side under every quantity, each computed once."""
+
+    def __init__(self, cube: Cube, weights: Weights, severities: Severities) -> None:
+        self._cube, self._weights, self._severities = cube, weights, severities
+        self._known: dict[tuple[str, str, str], tuple[float, FloatArray]] = {}
+        self._where: dict[str, tuple[str, float | None]] = {"clean": ("clean", 0.0)}
+        for name in cube.corruptions():
+            rates = cube.rates(name)
+            if len(rates) > 1:
+                self._where[f"{name} {'mean' if name in self._severities else 'area'}"] = (name, None)
+            heard = name.startswith("transcript:")
+            self._where |= {name if heard else f"{name} {rate}": (name, rate) for rate in rates}
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        return tuple(self._where)
+
+    def at(self, system: str, regime: str, quantity: str) -> tuple[float, FloatArray]:
+        place = (system, regime, quantity)
+        if place not in self._known:
+            name, rate = self._where[quantity]
+            self._known[place] = (
+                overall(self._cube, system, regime, name, self._weights, self._severities.get(name, ()))
+                if rate is None
+                else point(self._cube, key(system, regime, name, rate), self._weights)
+            )
+        return self._known[place]
+
+
+def p_equivalence(difference: float, width: Spread, margin: float) -> float:
+    """p of the larger of two one-sided t tests: that ``difference`` is above -margin, and that it is below +margin."""
+    if width.error == 0:
+        return 0.0 if abs(difference) < margin else 1.0
+    return float(t.sf((margin - abs(difference)) / width.error, width.freedom))
+
+
+def _judged(
+    found: Sequence[Effect], widths: Sequence[Spread], study: StudyInfo, seeds: int, metric: str
+) -> tuple[Effect, ...]:
+    """Adjusted p, verdict, and the seeds that are missing."""
+    judged: dict[int, Effect] = {}
+    for primary, what in ((True, "hypotheses"), (False, "other quantities")):
+        rows = [i for i, e in enumerate(found) if e.primary == primary]
+        different, equivalent = (holm([getattr(found[i], p) for i in rows]) for p in ("p", "p_equivalence"))
+        tests = int(np.sum(~np.isnan(different)))
+        family = f"Holm over {tests} {what} of {metric}"
+        for i, p, q in zip(rows, different, equivalent, strict=True):
+            effect = found[i]
+            verdict = verdict_on(effect.comparison.expected, effect.gain, p, q)
+            needed = (
+                seeds_needed(effect.estimate, widths[i], study.margin, tests, seeds) if verdict == "undecided" else None
+            )
+            judged[i] = replace(
+                effect, p_adjusted=p, p_equivalence_adjusted=q, family=family, verdict=verdict, seeds_needed=needed
+            )
+    return tuple(judged[i] for i in range(len(found)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Adjusted by Holm's method (1979, Scandinavian Journal of Statistics 6:65); undefined ones do not count.
+
+    >>> holm([0.01, float("nan"), 0.04])
+    [0.02, nan, 0.04]
+    """
+    values = np.array(p, float)
+    known = ~np.isnan(values)
+    if known.any():
+        values[known] = multipletests(values[known], method="holm")[1]
+    return [float(value) for value in values]
+
+
+def verdict_on(expected: Expected, gain: float, p: float, p_equivalence: float) -> Verdict:
+    """What adjusted p say of an expectation; ``gain`` is positive for the better.
+
+    A difference that is shown to be smaller than the margin does not matter, whether or not it is shown to be there:
+    equivalence is asked first. Where no difference was expected, equivalence is what supports that.
+
+    >>> verdict_on("loss", -0.05, 0.01, 0.9), verdict_on("loss", 0.05, 0.01, 0.9), verdict_on("loss", -0.05, 0.2, 0.9)
+    ('supported', 'contradicted', 'undecided')
+    >>> verdict_on("loss", -0.001, 0.01, 0.01), verdict_on("none", -0.001, 0.2, 0.01)
+    ('equivalent', 'supported')
+    """
+    if np.isnan(p):
+        return "undefined"
+    if p_equivalence < ALPHA:
+        return "supported" if expected == "none" else "equivalent"
+    if p >= ALPHA or gain == 0:
+        return "undecided"
+    return "supported" if expected == ("gain" if gain > 0 else "loss") else "contradicted"
+
+
+def seeds_needed(estimate: float, width: Spread, margin: float, tests: int, seeds: int) -> int | None:
+    """The fewest seeds, more than there are, with which difference or equivalence would be shown at this estimate.
+
+    The part of the variance that seeds carry shrinks with their number, the parts of draws and clusters stay. The
+    bound is ALPHA over the number of tests of the family, Holm's strictest. None where ``MOST_SEEDS`` are too few: the
+    test part, not the training, is what is too small.
+    """
+
+    def decides(count: int) -> bool:
+        then = width.with_seeds(count)
+        return min(p_value(estimate, then), p_equivalence(estimate, then, margin)) * tests < ALPHA
+
+    if not decides(MOST_SEEDS):
+        return None
+    low, high = seeds, MOST_SEEDS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high
+
+
+def by_size(found: Sequence[Effect]) -> list[ComparisonInfo]:
+    """The comparisons in the order of their largest effect under a primary quantity, the worst loss first."""
+    worst: dict[ComparisonInfo, float] = {effect.comparison: np.inf for effect in found}
+    for effect in found:
+        if effect.primary and np.isfinite(effect.gain):
+            worst[effect.comparison] = min(worst[effect.comparison], effect.gain)
+    return sorted(worst, key=worst.__getitem__)
