@@ -103,6 +103,7 @@ def read_study(name: str, overrides: Mapping[str, Any]) -> tuple[Plan, StudyInfo
         margin=study.margin,
         primary=study.primary,
         baseline=_system(systems[study.baseline]),
+        titles=_titles(study, systems),
         comparisons=tuple(_factorial(study, systems) if study.factors else _variants(study, systems)),
     )
     return plan, record
@@ -178,6 +179,19 @@ def _variants(study: Study, systems: Mapping[str, Variant]) -> Iterator[Comparis
                     Term(weight=-1, system=base, regime=regime),
                 ),
             )
+
+
+def _titles(study: Study, systems: Mapping[str, Variant]) -> dict[str, str]:
+    """What each system is called."""
+    found = {}
+    for off in _cells(study.factors):
+        found[changed(study.baseline, [f.off for f in study.factors if f.name in off])] = (
+            f"{', '.join(f.name for f in study.factors if f.name in off)} off"
+        )
+    for variant in study.variants:
+        found.setdefault(changed(study.baseline, [variant.change]), variant.name or format_settings(variant.change))
+    found[study.baseline] = study.baseline
+    return {_system(systems[spec]): title for spec, title in found.items() if spec in systems}
 
 
 def _cells(factors: Sequence[Factor]) -> Iterator[frozenset[str]]:

@@ -156,6 +156,8 @@ class StudyInfo(_Record):
     """The quantities that the hypotheses are about."""
     baseline: str
     """The system that variants are compared with."""
+    titles: dict[str, str]
+    """What each system is called in figures."""
     comparisons: tuple[ComparisonInfo, ...]
 
 

@@ -7,6 +7,8 @@ paper asks for it), so that a figure survives greyscale and colour blindness. Wi
 from __future__ import annotations
 
 import io
+import re
+import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -34,6 +36,8 @@ COLOURS = (INK, "#0072b2", "#d55e00", "#009e73", "#b5578f", "#b07d00", "#3d9bd1"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _MARKERS = "osD^vPX*"
 _DOTTED, _DASHED = (0, (1, 2.5)), (0, (6, 3))
+PROMISE: Any = (0, (1, 1))
+"""The dash of what is certified whatever the text."""
 
 _STYLE = Path(__file__).parent / "templates" / "paper.mplstyle"
 
@@ -57,6 +61,15 @@ def style() -> AbstractContextManager[None]:
 def file_name(text: str) -> str:
     """The text with only letters, digits and dashes, for the name of a file."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in text)
+
+
+def wrapped(text: str, width: int) -> str:
+    """The text in lines of at most ``width`` characters, as far as spaces and commas allow.
+
+    >>> wrapped("dual:sdm=off,vdm=off", 14)
+    'dual:sdm=off,\\nvdm=off'
+    """
+    return "\n".join(textwrap.wrap(re.sub(r",\b", ", ", text), width))
 
 
 def save(figure: Figure, folder: Path, name: str, title: str, caption: str, alt: str) -> Picture:
@@ -115,7 +128,7 @@ def keys(evidence: Evidence, floor: bool, ceiling: bool, line: bool = True) -> l
     found: list[Artist] = []
     for system in evidence.systems:
         shape = look(evidence, system)
-        found.append(Line2D([], [], label=system, **(shape if line else shape | {"linestyle": "none"})))
+        found.append(Line2D([], [], label=evidence.title(system), **(shape if line else shape | {"linestyle": "none"})))
     if ceiling:
         found.append(Line2D([], [], color=MUTED, linestyle=_DASHED, linewidth=1.3, label="ceiling (exact)"))
     if floor:
@@ -137,11 +150,21 @@ def ends(estimates: Sequence[Estimate]) -> tuple[list[float], list[float], list[
     )
 
 
+VARIANT: dict[str, Any] = {"color": COLOURS[2], "linestyle": DASHES[1], "marker": "s", "linewidth": 1.2}
+"""The look of whatever stands beside the baseline, where each has a panel of its own."""
+
+
 def line(
-    panel: Axes, evidence: Evidence, system: str, x: Sequence[float], estimates: Sequence[Estimate], band: bool = True
+    panel: Axes,
+    evidence: Evidence,
+    system: str,
+    x: Sequence[float],
+    estimates: Sequence[Estimate],
+    band: bool = True,
+    shape: dict[str, Any] | None = None,
 ) -> None:
     """One system: its line against ``x`` (shares) and, where there is an interval, its band."""
-    shape, percent = look(evidence, system), 100 * np.asarray(x)
+    shape, percent = shape or look(evidence, system), 100 * np.asarray(x)
     y, low, high = (scaled(evidence, values) for values in ends(estimates))
     panel.plot(percent, y, **shape)
     if band and np.isfinite(low).any():
@@ -155,6 +178,20 @@ def bounds(panel: Axes, evidence: Evidence, floor: float, ceiling: Sequence[tupl
     if ceiling:
         x, values = zip(*ceiling, strict=True)
         panel.plot(100 * np.array(x), scaled(evidence, values), color=MUTED, linestyle=_DASHED, linewidth=1.3)
+
+
+def promise(panel: Axes, evidence: Evidence, system: str, regime: str, shape: dict[str, Any] | None = None) -> bool:
+    """The line under which no text brings the system, where it has one; whether it has."""
+    bound = evidence.certified.get((system, regime))
+    if bound is None or not bound.reads_words:
+        return False
+    colour = (shape or look(evidence, system))["color"]
+    panel.axhline(scaled(evidence, [bound.metric.value])[0], color=colour, linestyle=PROMISE, linewidth=1.1)
+    return True
+
+
+def promise_key() -> Line2D:
+    return Line2D([], [], color=MUTED, linestyle=PROMISE, linewidth=1.1, label="certified, any text")
 
 
 def uncertainty(evidence: Evidence, what: str) -> str:

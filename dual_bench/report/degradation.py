@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dual_bench.report import canvas
@@ -21,18 +23,80 @@ def degradation(evidence: Evidence, corruption: str) -> Figure:
     """The primary metric against how heavy one corruption is, a panel for each training regime."""
     regimes = evidence.regimes
     figure, panels = canvas.subplots(1, len(regimes), 3.3)
-    floor, ceiling = evidence.floor(), _ceiling(evidence, corruption)
+    floor, ceiling, promised = evidence.floor(), _ceiling(evidence, corruption), False
     for panel, regime in zip(panels, regimes, strict=True):
         for system in reversed(evidence.trained(regime)):
-            points = evidence.curves[system, regime, corruption]
-            x = _heaviness(evidence, corruption, [rate for rate, _ in points])
-            canvas.line(panel, evidence, system, x, [estimate for _, estimate in points])
+            promised |= canvas.promise(panel, evidence, system, regime)
+            _curve(panel, evidence, system, regime, corruption)
         canvas.bounds(panel, evidence, floor, ceiling)
         panel.set_title(f"trained {regime}", loc="left", fontweight="bold")
         panel.set_xlabel(_x_label(evidence, corruption))
     panels[0].set_ylabel(canvas.axis_label(evidence))
-    canvas.legend(figure, canvas.keys(evidence, bool(np.isfinite(floor)), bool(ceiling)))
+    keys = canvas.keys(evidence, bool(np.isfinite(floor)), bool(ceiling))
+    canvas.legend(figure, [*keys, *([canvas.promise_key()] if promised else [])])
     return figure
+
+
+def _curve(
+    panel: Axes,
+    evidence: Evidence,
+    system: str,
+    regime: str,
+    corruption: str,
+    shape: dict[str, Any] | None = None,
+) -> None:
+    points = evidence.curves[system, regime, corruption]
+    x = _heaviness(evidence, corruption, [rate for rate, _ in points])
+    canvas.line(panel, evidence, system, x, [estimate for _, estimate in points], shape=shape)
+
+
+MOST_TOGETHER = 7
+"""Systems whose curves one panel has room for."""
+
+
+def apart(evidence: Evidence, corruption: str, regime: str) -> Figure:
+    """The degradation curve of every variant of an ablation beside that of the baseline, a small panel for each."""
+    base = evidence.reference
+    others = [system for system in evidence.trained(regime) if system != base]
+    columns = 4
+    rows = -(-len(others) // columns)
+    figure, panels = canvas.subplots(rows, columns, 0.9 + 1.35 * rows)
+    floor, promised = evidence.floor(), False
+    for i, (panel, system) in enumerate(zip(panels, others, strict=False)):
+        for one, shape in ((base, canvas.look(evidence, str(base))), (system, canvas.VARIANT)):
+            if one in evidence.trained(regime):
+                promised |= canvas.promise(panel, evidence, str(one), regime, shape)
+                _curve(panel, evidence, str(one), regime, corruption, shape)
+        canvas.bounds(panel, evidence, floor, _ceiling(evidence, corruption))
+        panel.set_title(canvas.wrapped(evidence.title(system), 26), loc="left", fontsize=7)
+        if i + columns >= len(others):
+            panel.tick_params(labelbottom=True)
+            panel.set_xlabel("measured WER (%)" if _by_wer(evidence, corruption) else "nominal rate (%)", fontsize=7)
+        if i % columns == 0:
+            panel.set_ylabel(canvas.axis_label(evidence), fontsize=7)
+    for panel in panels[len(others) :]:
+        panel.set_visible(False)
+    titled = {evidence.title(system) for system in others}  # each has a panel, and needs no key
+    keys = canvas.keys(evidence, bool(np.isfinite(floor)), bool(_ceiling(evidence, corruption)))
+    keys = [key for key in keys if key.get_label() not in titled]
+    canvas.legend(figure, [*keys, *([canvas.promise_key()] if promised else [])])
+    return figure
+
+
+def apart_caption(evidence: Evidence, corruption: str, regime: str) -> str:
+    """What the small panels show."""
+    base = evidence.title(str(evidence.reference))
+    return (
+        f"{evidence.metric.title} when the test text suffers {evidence.noise.label(corruption)}, trained {regime}: in "
+        f"each panel a variant in colour, and {base} in ink. Lines: {canvas.points(evidence)}. "
+        f"{_axis_note(evidence, [corruption], (regime,))}{_signs(evidence, bool(evidence.ceiling(corruption)))}"
+        f"{_promised(evidence, [regime])}"
+    )
+
+
+def _promised(evidence: Evidence, regimes: Sequence[str]) -> str:
+    there = any(bound.reads_words and regime in regimes for (_, regime), bound in evidence.certified.items())
+    return " Finely dashed, in the colour of its system: certified whatever the text." if there else ""
 
 
 def overview(evidence: Evidence, regime: str) -> Figure:
@@ -92,6 +156,7 @@ def caption(evidence: Evidence, corruption: str) -> str:
     return (
         f"{evidence.metric.title} when the test text suffers {label}. Lines: {canvas.points(evidence)}. "
         f"{_axis_note(evidence, [corruption])}{_signs(evidence, bool(evidence.ceiling(corruption)))}"
+        f"{_promised(evidence, evidence.regimes)}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -12,10 +12,12 @@ from dual_bench import seeding
 from dual_bench.catalog import METRICS, format_settings, parse_spec
 from dual_bench.metrics import Metric
 from dual_bench.report import grid
+from dual_bench.report.certified import Certified, gather_certified
 from dual_bench.report.noise import Noise, Place, gather_noise
-from dual_bench.schema import CellInfo
+from dual_bench.schema import CellInfo, StudyInfo
 from dual_bench.stats.contrasts import Contrast, compare, overall
 from dual_bench.stats.curves import Estimate, key, of_metric, point, rates
+from dual_bench.stats.effects import Effect, effects
 from dual_bench.stats.frame import Cube, Key, cube, system_name
 from dual_bench.stats.resampling import Weights, interval, resample
 from dual_bench.store import Run
@@ -43,6 +45,19 @@ class Evidence:
     contrasts: tuple[Contrast, ...]
     noise: Noise
     heaviest: Place | None
+    effects: tuple[Effect, ...] = ()
+    """What the comparisons of an ablation show; ``contrasts`` are those of a run without a study."""
+    certified: Mapping[tuple[str, str], Certified] = field(default_factory=dict)
+    """(system, regime) -> what holds whatever the text, of models that bound it."""
+
+    @property
+    def study(self) -> StudyInfo | None:
+        """What an ablation asked."""
+        return self.run.info.study
+
+    def title(self, system: str) -> str:
+        """What people read for a system: the name that an ablation gave it, or its own."""
+        return self.study.titles.get(system, system) if self.study else system
 
     @property
     def systems(self) -> tuple[str, ...]:
@@ -234,9 +249,16 @@ def gather(run: Run) -> Evidence:
     few = run.predictions[keep]
     others = [m for m in known if m.task == run.info.corpus.task and m.name != primary.name]
     ends = {primary.name: full} | {m.name: cube(few, m) for m in others}
+    certified = gather_certified(run.certified, run.cells, full, weights, LEVEL)
+    if study := run.info.study:
+        found = effects(full, study, weights, LEVEL, noise.rates)
+        base = study.baseline if study.baseline in full.systems() else None
+        return Evidence(run, primary, full, ends, weights, base, (), noise, heaviest, found, certified)
     reference = _reference(plan["models"], full.systems())
     contrasts = compare(full, reference, weights, LEVEL, noise.rates) if reference else []
-    return Evidence(run, primary, full, ends, weights, reference, tuple(contrasts), noise, heaviest)
+    return Evidence(
+        run, primary, full, ends, weights, reference, tuple(contrasts), noise, heaviest, certified=certified
+    )
 
 
 def metrics(evidence: Evidence) -> tuple[Metric, ...]:

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from dual_bench.report import canvas, degradation, findings, heat
+from dual_bench.report import canvas, degradation, findings, forest, heat
 from dual_bench.report.canvas import COLOURS, GRID, MUTED, Picture
 from dual_bench.report.evidence import MATCHED, Evidence
 from dual_bench.schema import CellInfo
 
-HEAT, OVERVIEW, DEGRADATION, FIXED_NAMES = "heatmap", "overview", "degradation-", ("transcripts", "training")
+HEAT, OVERVIEW, DEGRADATION, FIXED_NAMES = "heatmap", "overview", "degradation-", ("forest", "transcripts", "training")
 """How the names of the figures begin: heat maps, curves of all corruptions, and of each; and the names of others."""
 
 MANY = 4
@@ -27,7 +27,18 @@ MANY = 4
 def pictures(evidence: Evidence, folder: Path) -> tuple[Picture, ...]:
     """Draw every figure the run has rows for, and write each as SVG and PNG into ``folder``."""
     with canvas.style():
-        return (*_heat_maps(evidence, folder), *_curves(evidence, folder), *_others(evidence, folder))
+        return (
+            *_forest(evidence, folder),
+            *_heat_maps(evidence, folder),
+            *_curves(evidence, folder),
+            *_others(evidence, folder),
+        )
+
+
+def _forest(evidence: Evidence, folder: Path) -> Iterator[Picture]:
+    if evidence.effects:
+        figure, caption, alt = forest.forest(evidence), forest.caption(evidence), forest.finding(evidence)
+        yield canvas.save(figure, folder, "forest", "Effects", caption, alt)
 
 
 def _heat_maps(evidence: Evidence, folder: Path) -> Iterator[Picture]:
@@ -47,11 +58,26 @@ def _curves(evidence: Evidence, folder: Path) -> Iterator[Picture]:
         alt = findings.overview_finding(evidence, names, regime)
         name = f"{OVERVIEW}-{canvas.file_name(regime)}"
         yield canvas.save(figure, folder, name, f"All degradation curves, trained {regime}", caption, alt)
+    if evidence.study and evidence.reference and len(evidence.systems) > degradation.MOST_TOGETHER:
+        yield from _apart(evidence, folder, names)
+        return
     for corruption in names:
         figure, caption = degradation.degradation(evidence, corruption), degradation.caption(evidence, corruption)
         alt = findings.curve_finding(evidence, corruption, evidence.regimes)
         name, title = f"{DEGRADATION}{canvas.file_name(corruption)}", evidence.noise.label(corruption)
         yield canvas.save(figure, folder, name, f"Degradation under {title}", caption, alt)
+
+
+def _apart(evidence: Evidence, folder: Path, names: Sequence[str]) -> Iterator[Picture]:
+    """The curves of an ablation of many variants, each beside the baseline's."""
+    for corruption in names:
+        for regime in evidence.regimes:
+            figure = degradation.apart(evidence, corruption, regime)
+            caption = degradation.apart_caption(evidence, corruption, regime)
+            alt = findings.curve_finding(evidence, corruption, (regime,))
+            name = f"{DEGRADATION}{canvas.file_name(corruption)}-{canvas.file_name(regime)}"
+            title = f"Degradation under {evidence.noise.label(corruption)}, trained {regime}"
+            yield canvas.save(figure, folder, name, title, caption, alt)
 
 
 def _others(evidence: Evidence, folder: Path) -> Iterator[Picture]:
@@ -146,7 +172,7 @@ def learning(evidence: Evidence) -> Figure:
                 continue
             for record in evidence.cells(system, regime):
                 _losses(panel, record, shape)
-        panel.set_title(system, loc="left")
+        panel.set_title(canvas.wrapped(evidence.title(system), 34), loc="left")
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if i + columns >= len(systems):
             panel.set_xlabel("epoch")

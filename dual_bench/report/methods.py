@@ -8,13 +8,13 @@ import numpy as np
 
 from dual_bench.report.evidence import LEVEL, MATCHED, Evidence
 from dual_bench.report.noise import UNREACHED, in_families, known, shares
-from dual_bench.report.numbers import fixed, listing, percent, plural
+from dual_bench.report.numbers import fixed, listing, number, percent, plural
 from dual_bench.stats.contrasts import ALPHA
 
 
 def methods(evidence: Evidence) -> tuple[str, ...]:
     """What was done, from the plan and the rows."""
-    return (_data(evidence), _training(evidence), *_noise(evidence), _statistics(evidence))
+    return (_data(evidence), _training(evidence), *_noise(evidence), _statistics(evidence), *_study(evidence))
 
 
 def _data(evidence: Evidence) -> str:
@@ -51,13 +51,18 @@ def _training(evidence: Evidence) -> str:
 
 def _regime(evidence: Evidence, regime: str) -> str:
     """What models of one regime read in training."""
-    count = evidence.run.info.plan["training"]["noisy_texts"]
+    plan = evidence.run.info.plan
+    count = plan["training"]["noisy_texts"]
     told = {
         "clean": "models see only the true words in training",
         "mixed": (
             f"in each epoch a training utterance is read in one of {count} noisy texts made for it, each by one of the "
             "plan's corruptions, drawn evenly, at a rate drawn evenly between 0 and the largest at which that "
             f"corruption is tested{_untrained(evidence)}"
+        ),
+        "modality-dropout": (
+            "models see the true words in training, and each utterance of a batch goes without each modality with "
+            f"probability {plan['training'].get('modality_dropout', 0):g}, never without all"
         ),
         MATCHED: (
             "for each corruption at each rate a model of its own, trained on just that, in other draws than those of "
@@ -182,7 +187,6 @@ def _statistics(evidence: Evidence) -> str:
     if reason := evidence.no_interval():
         return f"Estimates are means over training seeds and noise draws. Intervals and tests: none ({reason})."
     lone = evidence.cube.draws < 2
-    family = evidence.contrasts[0].family if evidence.contrasts else "no comparison"
     return (
         "Estimates are means over training seeds and noise draws of the metric over all test utterances. Intervals "
         f"({percent(LEVEL)}) come from {len(evidence.weights.seeds):,} bootstrap resamples, which draw training seeds, "
@@ -193,6 +197,38 @@ def _statistics(evidence: Evidence) -> str:
         "or another "
         "choice of settings. Intervals of curves are pointwise. Comparisons are two-sided "
         "t tests, with their intervals, on the bootstrap standard error of the paired difference, corrected by "
-        f"Holm's method ({family}); a verdict needs an adjusted p below {ALPHA:g}. The detectable difference is what "
-        "the design would see with power 0.8 before correction."
+        f"Holm's method{_family(evidence)}; a verdict needs an adjusted p below {ALPHA:g}. The detectable difference "
+        "is what the design would see with power 0.8 before correction."
+    )
+
+
+def _family(evidence: Evidence) -> str:
+    named = [*(c.family for c in evidence.contrasts), *(e.family for e in evidence.effects)]
+    families = dict.fromkeys(filter(None, named))
+    return f" ({'; '.join(families)})" if families else ""
+
+
+def _study(evidence: Evidence) -> Iterator[str]:
+    """How an ablation comes to its verdicts."""
+    study = evidence.study
+    if study is None:
+        return
+    metric = evidence.metric
+    unit = " points" if metric.is_share else ""
+    factorial = any(c.kind != "variant" for c in study.comparisons)
+    what = (
+        "All cells of the factorial are trained; a main effect is the mean of the cells with a part off minus that of "
+        "the cells with it on, an interaction half of the difference between the effect of one part with the other off "
+        "and with it on."
+        if factorial
+        else f"The baseline is {study.baseline}."
+    )
+    yield (
+        f"The study file ({study.where}, sha256 {study.digest}) names comparisons, expectations, the quantities they "
+        f"are about and the margin of {number(study.margin, metric)}{unit}. {what} Variants share corpus, folds, "
+        "seeds and noise draws; a seed gives all of them the same first weights, as far as they have the same, and the "
+        "same batches in the same order. Equivalence is tested by two one-sided t tests against a difference as large "
+        "as the margin. A hypothesis is equivalent where that adjusted p is below "
+        f"{ALPHA:g}; else supported or contradicted where the adjusted p of the difference is, by its direction; else "
+        "undecided. Comparisons under other quantities are a family of their own, for orientation."
     )

@@ -124,7 +124,7 @@ class Noise:
             return f"{name.removeprefix(TRANSCRIPT_PREFIX)} text"
         corruption, _, last = name.rpartition(" ")
         whole = {"area": "area", "mean": "mean over severities"}.get(last)
-        return f"{self.label(corruption)}{f', {whole}' if whole else f' at {self.where(corruption, float(last))}'}"
+        return f"{self.label(corruption)} {whole or f'at {self.where(corruption, float(last))}'}"
 
     def at(self, corruption: str, rate: float) -> list[SeverityPoint]:
         """The severities that this rate stands for."""

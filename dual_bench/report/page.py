@@ -51,6 +51,7 @@ def _context(evidence: Evidence, tables: Sequence[Table], pictures: Sequence[Pic
     info = evidence.run.info
     return {
         "info": info,
+        "title": f"{info.name}: {'what each part does' if info.study else 'what is left when the words go'}",
         "notes": info.corpus.notes,
         "problems": evidence.problems(),
         "headlines": headlines(evidence),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dual_bench.metrics import Metric
+from dual_bench.report.ablation_sentences import expectation, paragraph, promises
 from dual_bench.report.evidence import MATCHED, Evidence
 from dual_bench.report.noise import UNREACHED, Place
 from dual_bench.report.numbers import fixed, gap, level, listing, noun, number, p_value, plural
@@ -26,6 +27,13 @@ class Passage:
 
 def headlines(evidence: Evidence) -> tuple[Passage, ...]:
     """What was asked, what each regime shows, and what the comparisons decide."""
+    if evidence.study:
+        passages = [
+            Passage("What was asked", (*question(evidence), *expectation(evidence))),
+            Passage("What was found", (" ".join(paragraph(evidence)),)),
+            Passage("What is promised whatever the text", tuple(promises(evidence))),
+        ]
+        return tuple(passage for passage in passages if passage.sentences)
     passages = [Passage("What was asked", tuple(question(evidence)))]
     passages += [Passage(f"Trained {regime}", tuple(regime_story(evidence, regime))) for regime in evidence.regimes]
     if evidence.contrasts:

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from dual_bench.metrics import Metric
+from dual_bench.report import ablation_tables
+from dual_bench.report.ablation_tables import certified, hypotheses, others
 from dual_bench.report.evidence import EVERYTHING, LEVEL, MATCHED, Evidence, metrics
 from dual_bench.report.noise import ALL_GONE, Place
 from dual_bench.report.noise_tables import noise, severity
@@ -16,7 +18,10 @@ from dual_bench.report.numbers import NOTHING, cell, fixed, noun, number, p_valu
 from dual_bench.report.table import Table, columns, heading, reasons
 from dual_bench.stats.curves import Estimate, key, retention
 
-NAMES = ("severity", "scores", "retention", "comparisons", "noise", "training", "ceilings", "curves")
+NAMES = (
+    *("hypotheses", "conditions", "certified", "severity", "scores", "retention"),
+    *("comparisons", "noise", "training", "ceilings", "curves"),
+)
 """Every table that a report may have."""
 
 MOST_WHOLE = 4
@@ -25,12 +30,14 @@ MOST_WHOLE = 4
 
 def tables(evidence: Evidence) -> tuple[Table, ...]:
     """All tables of a report, in its order."""
-    made = (severity, scores, retained, comparisons, noise, training, ceilings, curves)
+    made = (hypotheses, others, certified, severity, scores, retained, comparisons, noise, training, ceilings, curves)
     return tuple(table for make in made if (table := make(evidence)) is not None)
 
 
 def summary(evidence: Evidence) -> pd.DataFrame:
-    """The table for the screen: a row for each trained system, in rounded strings."""
+    """The table for the screen: a row for each trained system, or hypothesis of an ablation, in rounded strings."""
+    if evidence.effects:
+        return ablation_tables.summary(evidence)
     clean, *others = evidence.places
     rows = []
     for regime, system in evidence.rows():
@@ -62,7 +69,7 @@ def scores(evidence: Evidence) -> Table:
                 first = metric is evidence.metric
                 cells[heading(metric)] = cell(estimate, metric) if first else number(estimate.value, metric)
                 primary += [estimate] if first or np.isnan(estimate.value) else []
-            shown.append(line | cells)
+            shown.append(line | {"system": evidence.title(system)} | cells)
     return Table("scores", "Scores", pd.DataFrame(rows), pd.DataFrame(shown), reasons(primary))
 
 
@@ -98,6 +105,7 @@ def retained(evidence: Evidence) -> Table | None:
         rows.append({**line, "metric": metric.name, "noise": place.corruption, "rate": place.rate, **named})
         kept = {n: e for n, e in found.items() if len(whole) <= MOST_WHOLE or n not in whole}
         titles = {n: whole.get(n, n) for n in kept}
+        line["system"] = evidence.title(system)
         shown.append(line | {_kept_heading(titles[n], metric): _kept_cell(n, e, metric) for n, e in kept.items()})
         seen += kept.values()
     elsewhere = "" if len(whole) <= MOST_WHOLE else " One for each corruption: tables/retention.csv."
@@ -205,6 +213,7 @@ def training(evidence: Evidence) -> Table:
         shown.append(
             {
                 **line,
+                "system": evidence.title(system),
                 "parameters": f"{cells[0].parameters:,}",
                 "trained models": str(len(cells)),
                 "chosen epoch": f"{np.mean(epochs):.1f} ({min(epochs)} to {max(epochs)})",

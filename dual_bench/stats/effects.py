@@ -64,43 +64,56 @@ def effects(
     corrected by Holm's method for its tests of difference, and likewise for its tests of equivalence.
     """
     points = _Points(cube, weights, severities or {})
-    sign = 1 if cube.metric.higher_is_better else -1
     found, widths = [], []
     for comparison in study.comparisons:
         for quantity in points.quantities:
-            values = [(term.weight, points.at(term.system, term.regime, quantity)) for term in comparison.terms]
-            estimate = float(sum(weight * value for weight, (value, _) in values))
-            sample = np.sum([weight * replicates for weight, (_, replicates) in values], axis=0)
-            ends, width = interval(estimate, sample, weights, level), spread(sample, weights)
-            known = not ends.reason
-            found.append(
-                Effect(
-                    comparison,
-                    quantity,
-                    quantity in study.primary,
-                    estimate,
-                    sign * estimate,
-                    t_interval(estimate, width, level) if known else ends,
-                    p=p_value(estimate, width) if known else np.nan,
-                    p_adjusted=np.nan,
-                    p_equivalence=p_equivalence(estimate, width, study.margin) if known else np.nan,
-                    p_equivalence_adjusted=np.nan,
-                    family="",
-                    detectable=detectable(width) if known else np.nan,
-                    identical=bool(known and estimate == 0 and not sample.any()),
-                    verdict="undefined",
-                    seeds_needed=None,
-                )
-            )
+            effect, width = _effect(points, comparison, quantity, study, level)
+            found.append(effect)
             widths.append(width)
     return _judged(found, widths, study, len(cube.seeds), cube.metric.title)
+
+
+def _effect(
+    points: _Points, comparison: ComparisonInfo, quantity: str, study: StudyInfo, level: float
+) -> tuple[Effect, Spread]:
+    """One comparison under one quantity, not yet corrected or judged."""
+    absent = [term.system for term in comparison.terms if not points.has(term.system, term.regime)]
+    if absent:
+        estimate, sample = np.nan, np.full(1, np.nan)
+        width, ends = Spread(np.nan, np.nan), Interval(np.nan, np.nan, level, f"'{absent[0]}' has no finished cell")
+    else:
+        values = [(term.weight, points.at(term.system, term.regime, quantity)) for term in comparison.terms]
+        estimate = float(sum(weight * value for weight, (value, _) in values))
+        sample = np.sum([weight * replicates for weight, (_, replicates) in values], axis=0)
+        width, ends = spread(sample, points.weights), interval(estimate, sample, points.weights, level)
+    known = not ends.reason
+    effect = Effect(
+        comparison,
+        quantity,
+        quantity in study.primary,
+        estimate,
+        estimate if points.higher_is_better else -estimate,
+        t_interval(estimate, width, level) if known else ends,
+        p=p_value(estimate, width) if known else np.nan,
+        p_adjusted=np.nan,
+        p_equivalence=p_equivalence(estimate, width, study.margin) if known else np.nan,
+        p_equivalence_adjusted=np.nan,
+        family="",
+        detectable=detectable(width) if known else np.nan,
+        identical=bool(known and estimate == 0 and not sample.any()),
+        verdict="undefined",
+        seeds_needed=None,
+    )
+    return effect, width
 
 
 class _Points:
     """Estimate and replicates of every side under every quantity, each computed once."""
 
     def __init__(self, cube: Cube, weights: Weights, severities: Severities) -> None:
-        self._cube, self._weights, self._severities = cube, weights, severities
+        self._cube, self.weights, self._severities = cube, weights, severities
+        self.higher_is_better = cube.metric.higher_is_better
+        self._there = {(key.system, key.regime) for key in cube.sums}
         self._known: dict[tuple[str, str, str], tuple[float, FloatArray]] = {}
         self._where: dict[str, tuple[str, float | None]] = {"clean": ("clean", 0.0)}
         for name in cube.corruptions():
@@ -114,14 +127,17 @@ class _Points:
     def quantities(self) -> tuple[str, ...]:
         return tuple(self._where)
 
+    def has(self, system: str, regime: str) -> bool:
+        return (system, regime) in self._there
+
     def at(self, system: str, regime: str, quantity: str) -> tuple[float, FloatArray]:
         place = (system, regime, quantity)
         if place not in self._known:
             name, rate = self._where[quantity]
             self._known[place] = (
-                overall(self._cube, system, regime, name, self._weights, self._severities.get(name, ()))
+                overall(self._cube, system, regime, name, self.weights, self._severities.get(name, ()))
                 if rate is None
-                else point(self._cube, key(system, regime, name, rate), self._weights)
+                else point(self._cube, key(system, regime, name, rate), self.weights)
             )
         return self._known[place]
 
