@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 from scipy.stats import t
-from statsmodels.stats.multitest import multipletests
 
 from dual_bench.catalog import CORRUPTIONS, did_you_mean
 from dual_bench.stats.curves import area_point, point
@@ -82,7 +81,7 @@ def compare(
                 other = _quantities(cube, right, regime, weights, severities or {})
                 names = (reference, right, regime)
                 found += [_contrast(cube, names, q, left[q], other[q], weights, level) for q in left]
-    return _holm(found, cube, reference)
+    return _judged(found, cube, reference)
 
 
 def overall(
@@ -196,14 +195,26 @@ def p_value(difference: float, width: Spread) -> float:
     return float(2 * t.sf(abs(difference) / width.error, width.freedom))
 
 
-def _holm(contrasts: list[Contrast], cube: Cube, reference: str) -> list[Contrast]:
-    """Adjusted p and verdict of every contrast whose p is defined."""
-    p = np.array([contrast.p for contrast in contrasts])
-    known = ~np.isnan(p)
-    adjusted = np.full(len(p), np.nan)
-    if known.any():
-        adjusted[known] = multipletests(p[known], method="holm")[1]
-    family = f"Holm over {known.sum()} contrasts of {cube.metric.name} with {reference}"
+def holm(p: Sequence[float]) -> FloatArray:
+    """p (n,) adjusted for their number by Holm's method (1979, Scandinavian Journal of Statistics 6:65).
+
+    The i-th smallest of m is multiplied by m - i + 1, and is never below the one before it. NaN stays NaN and counts
+    for nothing.
+
+    >>> holm([0.01, float("nan"), 0.04])
+    array([0.02,  nan, 0.04])
+    """
+    values = np.array(p, float)
+    order = np.argsort(values)[: int(np.sum(~np.isnan(values)))]
+    scaled = values[order] * np.arange(len(order), 0, -1)
+    values[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return values
+
+
+def _judged(contrasts: list[Contrast], cube: Cube, reference: str) -> list[Contrast]:
+    """Adjusted p and verdict of every contrast."""
+    adjusted = holm([contrast.p for contrast in contrasts])
+    family = f"Holm over {int(np.sum(~np.isnan(adjusted)))} contrasts of {cube.metric.name} with {reference}"
     return [
         replace(c, p_adjusted=float(a), family=family, verdict=_verdict(c, a, cube.metric.higher_is_better))
         for c, a in zip(contrasts, adjusted, strict=True)

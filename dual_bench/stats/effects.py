@@ -9,10 +9,9 @@ from typing import Literal
 
 import numpy as np
 from scipy.stats import t
-from statsmodels.stats.multitest import multipletests
 
 from dual_bench.schema import ComparisonInfo, Expected, StudyInfo
-from dual_bench.stats.contrasts import ALPHA, Severities, detectable, overall, p_value, t_interval
+from dual_bench.stats.contrasts import ALPHA, Severities, detectable, holm, overall, p_value, t_interval
 from dual_bench.stats.curves import key, point
 from dual_bench.stats.frame import Cube
 from dual_bench.stats.resampling import Interval, Spread, Weights, interval, spread
@@ -159,7 +158,7 @@ def _judged(
         different, equivalent = (holm([getattr(found[i], p) for i in rows]) for p in ("p", "p_equivalence"))
         tests = int(np.sum(~np.isnan(different)))
         family = f"Holm over {tests} {what} of {metric}"
-        for i, p, q in zip(rows, different, equivalent, strict=True):
+        for i, p, q in zip(rows, different.tolist(), equivalent.tolist(), strict=True):
             effect = found[i]
             verdict = verdict_on(effect.comparison.expected, effect.gain, p, q)
             needed = (
@@ -169,19 +168,6 @@ def _judged(
                 effect, p_adjusted=p, p_equivalence_adjusted=q, family=family, verdict=verdict, seeds_needed=needed
             )
     return tuple(judged[i] for i in range(len(found)))
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Adjusted by Holm's method (1979, Scandinavian Journal of Statistics 6:65); undefined ones do not count.
-
-    >>> holm([0.01, float("nan"), 0.04])
-    [0.02, nan, 0.04]
-    """
-    values = np.array(p, float)
-    known = ~np.isnan(values)
-    if known.any():
-        values[known] = multipletests(values[known], method="holm")[1]
-    return [float(value) for value in values]
 
 
 def verdict_on(expected: Expected, gain: float, p: float, p_equivalence: float) -> Verdict:
