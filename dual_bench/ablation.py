@@ -118,6 +118,7 @@ def _specs(study: Study, what: str) -> tuple[str, ...]:
         if names.count(name) > 1:
             raise UserError(f"{what}: two variants are called '{name}'; give one of them another name")
     specs = [study.baseline]
+    seen: dict[tuple[str, str | None], str] = {}
     base = _validated(study.baseline, study)
     for variant in study.variants:
         spec = changed(study.baseline, [variant.change])
@@ -126,6 +127,9 @@ def _specs(study: Study, what: str) -> tuple[str, ...]:
             raise UserError(
                 f"{what}: variant '{variant.title}' equals its baseline '{study.baseline}'; change something"
             )
+        if (spec, variant.regime) in seen:
+            raise UserError(f"{what}: '{variant.title}' is the same as '{seen[spec, variant.regime]}'; leave one out")
+        seen[spec, variant.regime] = variant.title
         if not same:
             specs.append(spec)
     for off in _cells(study.factors):

@@ -27,8 +27,8 @@ class Job:
     """All that training and prediction see, in one parcel for a process.
 
     ``stream`` names the first weights, the batches and the dropout. It knows the seed and the fold, not the model and
-    not the regime: all variants of a model start from the same weights, as far as they have the same, and all models
-    read the same batches in the same order.
+    not the regime: all models read the same batches in the same order, and models of one shape start from the same
+    weights.
 
     Test labels are not among it, but in ``attack``: the worst case is sought with the truth, on frozen weights.
     """

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from dual_bench.datasets.voices import course
+
 SIZE = 32
 """Pixels along either side."""
 FRAME_RATE = 10
@@ -50,6 +52,8 @@ class Style:
 
     mean: Pose = Pose()
     move: Pose = Pose()
+    waves: float = 0.0
+    """How often the face goes slowly to one side and fast back; 0: it goes once, from start to end."""
     backwards: bool = False
 
 
@@ -64,7 +68,11 @@ STYLES = {
     "sadness": replace(_ANGER, backwards=True),
     "joy": _JOY,
     "surprise": replace(_JOY, backwards=True),
+    "slow rise": replace(_ANGER, waves=2.0),
+    "fast rise": replace(_ANGER, waves=2.0, backwards=True),
 }
+WAVES = ("slow rise", "fast rise")
+"""Not emotions, but a harder test, as in ``voices``."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +101,7 @@ class Face:
 def show(emotion: str, face: Face, frames: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """(frames, 32, 32) grey levels."""
     style = STYLES[emotion]
-    position = np.linspace(-1, 1, frames)
-    move = np.sign(position) * np.abs(position) ** rng.uniform(0.7, 1.3)
+    move = course(style.waves, frames, rng)
     poses = style.mean.array() + style.move.array() * move + rng.normal(0, 0.008, (5, frames))
     sway = 0.02 * np.sin(
         2 * np.pi * (rng.uniform(0.3, 1, (2, 1)) * np.arange(frames) / FRAME_RATE + rng.random((2, 1)))

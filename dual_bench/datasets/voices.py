@@ -3,6 +3,9 @@
 Emotions in one of ``MOTION_PAIRS`` share a static level (mean pitch, loudness, spectral tilt, breath, tremor) and
 differ only in how they move: the waveform of the second is, in distribution, that of the first played backwards. A
 time average of short-time spectra cannot tell them apart; their change over time can.
+
+The two ``WAVES`` are not emotions but a harder test: pitch and loudness rise slowly and fall fast, over and over from a
+random phase, or the other way round. Their level at any given time tells nothing either; only its change does.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import sawtooth
 
 SAMPLE_RATE = 16_000
 """Hz."""
@@ -45,6 +49,8 @@ class Style:
     """Semitones: pitch moves from -glide to +glide."""
     swell: float = 0.0
     """dB: loudness moves from -swell to +swell."""
+    waves: float = 0.0
+    """How often pitch and loudness rise slowly and fall fast; 0: they move once, from start to end."""
     backwards: bool = False
 
 
@@ -57,7 +63,10 @@ STYLES = {
     "anger": replace(_JOY, backwards=True),
     "surprise": _SURPRISE,
     "fear": replace(_SURPRISE, backwards=True),
+    "slow rise": replace(_JOY, waves=2.0),
+    "fast rise": replace(_JOY, waves=2.0, backwards=True),
 }
+WAVES = ("slow rise", "fast rise")
 
 
 @dataclass(frozen=True)
@@ -89,14 +98,23 @@ def speak(emotion: str, voice: Voice, samples: int, rng: np.random.Generator) ->
     return np.ascontiguousarray(wave[::-1] if style.backwards else wave, np.float32)
 
 
+def course(waves: float, points: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(points,) from -1 to 1: once from start to end, or a saw tooth of ``waves`` periods and random phase whose fall
+    takes a sixth of a period."""
+    position = np.linspace(-1, 1, points)
+    if not waves:
+        return np.asarray(np.sign(position) * np.abs(position) ** rng.uniform(0.7, 1.3))
+    turn = 2 * np.pi * (waves * (position + 1) / 2 + rng.random())
+    return np.asarray(sawtooth(turn, width=5 / 6))
+
+
 def _contours(
     style: Style, voice: Voice, samples: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Pitch in Hz and root mean square amplitude, a point every 10 ms."""
     points = samples // _CONTROL_STEP + 2
     seconds = np.arange(points) * _CONTROL_STEP / SAMPLE_RATE
-    position = np.linspace(-1, 1, points)
-    move = np.sign(position) * np.abs(position) ** rng.uniform(0.7, 1.3)
+    move = course(style.waves, points, rng)
 
     def wobble(low: float, high: float) -> NDArray[np.float64]:
         wave: NDArray[np.float64] = np.sin(2 * np.pi * (rng.uniform(low, high) * seconds + rng.random()))

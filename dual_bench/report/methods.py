@@ -226,8 +226,8 @@ def _study(evidence: Evidence) -> Iterator[str]:
     yield (
         f"The study file ({study.where}, sha256 {study.digest}) names comparisons, expectations, the quantities they "
         f"are about and the margin of {number(study.margin, metric)}{unit}. {what} Variants share corpus, folds, "
-        "seeds and noise draws; a seed gives all of them the same first weights, as far as they have the same, and the "
-        "same batches in the same order. Equivalence is tested by two one-sided t tests against a difference as large "
+        "seeds and noise draws; with one seed all read the same batches in the same order, and those of one shape "
+        "start from the same weights. Equivalence is tested by two one-sided t tests against a difference as large "
         "as the margin. A hypothesis is equivalent where that adjusted p is below "
         f"{ALPHA:g}; else supported or contradicted where the adjusted p of the difference is, by its direction; else "
         "undecided. Comparisons under other quantities are a family of their own, for orientation."
