@@ -23,10 +23,6 @@ from dual_bench.types import UserError
 Change = dict[str, bool | int | float | str]
 """Settings of a model by name; switches are ``on``, ``off`` or ``plain``."""
 
-DESIGN_FLAGS = frozenset(Design.model_fields) - {"name", "question"}
-"""What a flag of the command line may replace, beside ``margin`` and ``name``."""
-
-
 class VariantOf(BaseModel):
     """The baseline with some settings changed, or trained in another regime, or both."""
 

@@ -120,6 +120,9 @@ def ablate(
     margin: Annotated[
         float | None, typer.Option(help="The smallest difference that matters, in the unit of the metric.")
     ] = None,
+    primary: Annotated[
+        Many, _listed("The quantities that the expectation is about: clean, 'word-drop area', 'word-drop 1.0'")
+    ] = None,
     name: Name = None,
     out: Out = None,
     data: Data = Path("data"),
@@ -131,7 +134,7 @@ def ablate(
         from dual_bench.ablation import read_study
 
         given = _overrides(dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed)
-        named = {"metric": metric, "margin": margin, "name": name}
+        named = {"metric": metric, "margin": margin, "primary": _joined(primary), "name": name}
         given |= {key: value for key, value in named.items() if value is not None}
         plan, record = read_study(study, given)
         screen.print(f"study: {record.where}", soft_wrap=True, highlight=False)
@@ -223,12 +226,14 @@ def _coloured(words: Sequence[tuple[str, str]]) -> Text:
 
 @app.command("list")
 def list_parts(
-    kind: Annotated[str | None, typer.Argument(help="corpora, models, corruptions, metrics or studies.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="corpora, models, corruptions, metrics, studies or ablations.")
+    ] = None,
 ) -> None:
-    """Show the corpora, models, corruptions, metrics and studies there are."""
+    """Show the corpora, models, corruptions, metrics, studies and ablations there are."""
     with _explained():
         shelves = {title: {n: e.summary for n, e in catalog.entries.items()} for title, catalog in CATALOGS.items()}
-        shelves["studies"] = questions()
+        shelves |= {"studies": questions(ablations=False), "ablations": questions(ablations=True)}
         if kind is not None and kind not in shelves:
             raise UserError(f"nothing to list under '{kind}'{did_you_mean(kind, shelves)}")
         for title, parts in shelves.items():

@@ -33,7 +33,7 @@ from dual_bench.metrics import Metric
 from dual_bench.models.spec import ModelSpec
 from dual_bench.schema import SeverityPoint, StudyInfo
 from dual_bench.stats.frame import system_name
-from dual_bench.study import find_study
+from dual_bench.study import find_study, is_ablation
 from dual_bench.training import TrainingSettings
 from dual_bench.types import CLEAN, TRANSCRIPT_PREFIX, Condition, Corpus, Modality, Task, UserError
 
@@ -207,7 +207,7 @@ class Cell:
 def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
     """The study ``name`` with ``overrides`` in place of its fields; UserError names the first thing that is unknown."""
     fields, where = read_fields(name, overrides)
-    if fields.keys() & {"variants", "factors"}:
+    if is_ablation(fields):
         raise UserError(f"study {where} is an ablation; use `dual-bench ablate {name}`")
     plan = validated(Plan, fields, f"study {where}")
     check_names(plan, f"study {where}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from dual_bench.catalog import did_you_mean
 from dual_bench.types import UserError
@@ -25,9 +27,15 @@ def find_study(name: str) -> tuple[str, str]:
     return packaged[name], f"{name}, which comes with dual-bench"
 
 
-def questions() -> dict[str, str]:
-    """What each study that comes with the package asks."""
-    return {name: str(tomllib.loads(text)["question"]) for name, text in _packaged().items()}
+def questions(ablations: bool) -> dict[str, str]:
+    """What each comparison, or each ablation, that comes with the package asks."""
+    read = {name: tomllib.loads(text) for name, text in _packaged().items()}
+    return {name: str(fields["question"]) for name, fields in read.items() if ablations == is_ablation(fields)}
+
+
+def is_ablation(fields: Mapping[str, Any]) -> bool:
+    """Whether the fields of a study are those of an ablation."""
+    return not fields.keys().isdisjoint({"variants", "factors"})
 
 
 def _packaged() -> dict[str, str]:

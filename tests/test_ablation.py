@@ -11,7 +11,7 @@ import pytest
 from tiny import kept_weights, write_corpus
 
 from dual_bench import runner
-from dual_bench.ablation import DESIGN_FLAGS, changed, read_study
+from dual_bench.ablation import changed, read_study
 from dual_bench.plan import Cell, cells, load_corpus, variants
 from dual_bench.report.evidence import gather
 from dual_bench.schema import ComparisonInfo, StudyInfo
@@ -143,10 +143,6 @@ def test_another_metric_asks_for_another_margin() -> None:
     plan, study = read_study("components", {"metric": "uar", "margin": 0.05, "seeds": 2})
     assert (plan.metric, study.margin, plan.seeds) == ("uar", 0.05, 2)
     assert study.replaced == {"margin": "0.05", "metric": "uar", "seeds": "2"}
-
-
-def test_flags_of_the_command_line_are_fields_of_a_design() -> None:
-    assert {"dataset", "regimes", "corruptions", "rates", "severities", "draws", "seeds", "metric"} <= DESIGN_FLAGS
 
 
 def test_a_study_is_found_as_a_path_then_in_the_folder_then_in_the_package(

@@ -291,3 +291,87 @@ def test_any_text_can_be_previewed(text: str) -> None:
     shown = CliRunner().invoke(app, ["preview", text, "--corruption", "word-drop,typo", "--rate", "0"])
     assert shown.exit_code == 0
     assert all(word in shown.output for word in text.split())
+
+
+# ------------------------------------------------------------------------------------------------ ablate
+
+STUDY = """
+name = "mine"
+question = "Does SDM matter?"
+dataset = "synthetic"
+metric = "accuracy"
+margin = 0.05
+primary = ["clean", "word-drop 1.0"]
+baseline = "dual:width=8"
+regimes = ["clean"]
+
+[[variants]]
+name = "without SDM"
+change = { sdm = "off" }
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(STUDY)
+    return path
+
+
+FEW = ["--seeds", "2", "--draws", "2", "--corruptions", "word-drop", "--rates", "1", "--epochs", "2", "--jobs", "1"]
+
+
+def test_ablate_says_where_the_study_was_found_and_ends_with_verdicts(
+    study: Path, manifest: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "reports" / "out"
+    result = invoke("ablate", study, "--dataset", manifest, *FEW, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert f"study: {study}" in result.stdout.replace("\n", "")
+    assert "without SDM" in result.stdout
+    assert "verdict" in result.stdout
+    hypotheses = pd.read_csv(out / "tables" / "hypotheses.csv")
+    assert hypotheses["quantity"].tolist() == ["clean", "word-drop 1.0"]
+    assert set(hypotheses["verdict"]) <= {"supported", "contradicted", "equivalent", "undecided"}
+    assert (out / "figures" / "forest.png").stat().st_size > 0
+    page = (out / "index.html").read_text()
+    assert "Does SDM matter?" in page
+    assert "Flags replaced" in page
+    again = invoke(
+        "ablate", study, "--dataset", manifest, *FEW, "--out", tmp_path / "reports" / "more", "--margin", 0.1
+    )
+    assert again.exit_code == 0, again.output
+    assert "0 models trained" in again.stdout
+    assert "4 taken from other runs" in again.stdout.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["componets"], "did you mean 'components'?"),
+        (["default"], "use `dual-bench run default`"),
+        (["components", "--dataset", "synthetik"], "did you mean 'synthetic'?"),
+        (["components", "--metric", "mae", "--margin", "0.1"], "metric 'mae' is not for classification"),
+        (["components", "--metric", "uar"], "give --margin too"),
+        (["components", "--margin", "0"], "margin: Input should be greater than 0"),
+        (["components", "--corruptions", "typo"], "nothing is measured that is called 'word-drop area'"),
+        (["components", "--primary", "word-drop arae"], "did you mean 'word-drop area'?"),
+        (["text_path", "--regimes", "cleen"], "regimes.0"),
+    ],
+)
+def test_a_mistake_in_an_ablation_is_explained_before_anything_is_written(
+    arguments: list[str], found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert found in refused("ablate", *arguments)
+    assert not (tmp_path / "reports").exists()
+
+
+def test_run_sends_an_ablation_to_the_right_command() -> None:
+    assert "use `dual-bench ablate components`" in refused("run", "components")
+
+
+def test_list_keeps_comparisons_and_ablations_apart() -> None:
+    assert "components" in invoke("list", "ablations").stdout
+    assert "components" not in invoke("list", "studies").stdout
+    assert "battery" in invoke("list", "studies").stdout

@@ -48,7 +48,7 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from dual_bench.models.layers import (
@@ -66,7 +66,17 @@ from dual_bench.models.spec import ModelSpec
 from dual_bench.types import MODALITIES, Batch, Modality, Output, Task, Widths
 
 TextPath = Literal["decoder", "early", "late", "concat", "none", "bounded"]
-Switch = bool | Literal["plain"]
+
+
+def _switch(value: object) -> object:
+    if value in (True, False, "plain"):
+        return value
+    if value in ("on", "off"):
+        return value == "on"
+    raise ValueError(f"expected on, off or plain, found {value!r}")
+
+
+Switch = Annotated[bool | Literal["plain"], BeforeValidator(_switch)]
 """On, off, or a plain block of the same size in its place."""
 
 _ROUNDING = 1e-4

@@ -179,4 +179,4 @@ def worst_measured(evidence: Evidence, system: str, regime: str) -> tuple[Estima
     places = [evidence.noise.place(c, r) for c in evidence.corruptions for r in evidence.cube.rates(c)]
     heard = [p for p in evidence.places if p.corruption in evidence.transcripts]
     tried = [(evidence.at(system, regime, p), p.label) for p in (evidence.places[0], *places, *heard)]
-    return min(tried, key=lambda pair: sign * pair[0].value)
+    return min(tried, key=lambda pair: round(sign * pair[0].value, 9))  # of equal ones the first
