@@ -23,6 +23,7 @@ from dual_bench.types import UserError
 Change = dict[str, bool | int | float | str]
 """Settings of a model by name; switches are ``on``, ``off`` or ``plain``."""
 
+
 class VariantOf(BaseModel):
     """The baseline with some settings changed, or trained in another regime, or both."""
 

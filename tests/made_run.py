@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from dual_bench.schema import SCHEMA_VERSION, CeilingPoint, CorpusInfo, Provenance, RunInfo, SeverityPoint
+from dual_bench.catalog import parse_spec
+from dual_bench.schema import SCHEMA_VERSION, CeilingPoint, CorpusInfo, Provenance, RunInfo, SeverityPoint, StudyInfo
 from dual_bench.store import RunFolder, prediction_table, text_table
-from dual_bench.types import CLEAN, Condition, Utterance
+from dual_bench.types import ANY_TEXT, CLEAN, Condition, Utterance
 
 TARGETS = {1: 0.10, 2: 0.20, 3: 0.35, 4: 0.50, 5: 0.70}
 WORST = "worst-case"
@@ -21,11 +23,23 @@ WORST = "worst-case"
 NOTE = "Artificial pairing: voices and words were joined by label."
 
 
+class Skill(NamedTuple):
+    """How often a system is right on clean text and with the words gone. Systems of one ``luck`` meet the same fortune:
+    of equal skill they answer alike, of unequal skill the better is right wherever the other is."""
+
+    clean: float
+    gone: float
+    luck: int
+    noise: float = 0.0
+    """Standard deviation of the skill over seeds, conditions and draws."""
+
+
 @dataclass(frozen=True)
 class Made:
     """What a made run holds; the defaults are a small classification."""
 
     models: tuple[str, ...] = ("dual", "text-only", "audio-vision")
+    """Each may have settings: ``dual:sdm=off`` is a variant of ``dual``."""
     regimes: tuple[str, ...] = ("clean", "mixed")
     corruptions: tuple[str, ...] = ("word-drop", "utterance-drop")
     rates: tuple[float, ...] = (0.5, 1.0)
@@ -42,6 +56,11 @@ class Made:
     notes: tuple[str, ...] = (NOTE,)
     name: str = "made"
     cluster_prefix: str = "dialogue"
+    skills: Mapping[str, Skill] = field(default_factory=dict)
+    """Of some models; those of the others follow from their place."""
+    study: StudyInfo | None = None
+    radii: Mapping[str, float] = field(default_factory=dict)
+    """Models that bound what text can do, and how far it moves a logit in the first seed."""
 
     @property
     def regression(self) -> bool:
@@ -105,17 +124,22 @@ def behind(condition: Condition) -> bool:
     return condition.corruption.startswith("token-")
 
 
+PLACES = ((0.85, 0.6), (0.7, 0.35), (0.65, 0.65), (0.8, 0.5), (0.5, 0.5), (0.45, 0.45))
+"""Clean and gone by place: dual leans on text a little, text-only wholly, audio-vision not at all."""
+
+
 def made_scores(made: Made, model: int, seed: int, regime: str, corpus: Sequence[Utterance]) -> np.ndarray:
-    """(conditions, N, K): dual leans on text a little, text-only wholly, audio-vision not at all."""
-    rng = np.random.default_rng([model, seed, len(regime)])
+    """(conditions, N, K), any text last."""
+    skill = made.skills.get(made.models[model]) or Skill(*PLACES[model % 6], luck=model)
+    clean, gone = skill.clean, skill.gone
+    rng = np.random.default_rng([skill.luck, seed, len(regime)])
     truth = np.array([u.target for u in corpus])
-    clean, gone = [(0.85, 0.6), (0.7, 0.35), (0.65, 0.65), (0.8, 0.5), (0.5, 0.5), (0.45, 0.45)][model % 6]
     gone += {"clean": 0.0, "mixed": 0.05, "matched": 0.1}[regime] if gone < clean else 0.0
     luck, wrong = rng.random(len(truth)), rng.integers(1, max(len(made.classes), 2), len(truth))
-    harm = {"typo": 0.7, "filler": 0.15, WORST: 1.4}
-    skills = [
-        clean + (gone - clean) * harm.get(c.corruption, 1.0) * lost_share(made, c) ** 1.3 for c in made.conditions()
-    ]
+    harm = {"typo": 0.7, "filler": 0.15, WORST: 1.4, ANY_TEXT.corruption: 1.6}
+    conditions = [*made.conditions(), ANY_TEXT]
+    harmed = [clean + (gone - clean) * harm.get(c.corruption, 1.0) * lost_share(made, c) ** 1.3 for c in conditions]
+    skills = np.array(harmed) + skill.noise * rng.standard_normal(len(conditions))
     if made.regression:
         return np.stack([(truth * s + (1 - s) * 3 * (luck - 0.5))[:, None] for s in skills])
     chosen = [np.where(luck < s, truth, (truth + wrong) % len(made.classes)).astype(int) for s in skills]
@@ -170,8 +194,15 @@ def info_of(made: Made, cells: Sequence[str]) -> RunInfo:
         schema_version=SCHEMA_VERSION, status="complete", name=made.name, digest="d" * 64, plan=plan, corpus=corpus,
         cells=tuple(cells), floors=floors, ceilings=() if made.regression else tuple(ceilings),
         severities=made.scale(),
-        encoders={"text": "letters"}, provenance=made_by,
+        encoders={"text": "letters"}, provenance=made_by, study=made.study,
     )  # fmt: skip
+
+
+def unmovable(made: Made, worst: np.ndarray, seed: int) -> list[bool | None]:
+    """Of which utterances no text changes the class: most of the first one, few of others."""
+    rng = np.random.default_rng([7, seed])
+    first = worst.argmax(axis=1) == 0
+    return [None if made.regression else bool(s) for s in rng.random(len(worst)) < np.where(first, 0.8, 0.3)]
 
 
 def trained(made: Made) -> list[tuple[str, str, float, list[int]]]:
@@ -194,16 +225,22 @@ def write(folder: Path, made: Made) -> RunFolder:
     read = [None if c.corruption != WORST else f"words of {u.id}" for c in conditions for u in corpus]
     grid = list(itertools.product(range(len(made.models)), trained(made), range(made.seeds)))
     for i, (model, (regime, corruption, rate, numbers), seed) in enumerate(grid):
-        scores = made_scores(made, model, seed, regime, corpus)[numbers]
-        who = {"model": made.models[model], "variant": "", "regime": regime, "seed": seed, "fold": "official"}
+        spec, scores = made.models[model], made_scores(made, model, seed, regime, corpus)
+        name = parse_spec(spec)[0]
+        who = {"model": name, "variant": spec[len(name) + 1 :], "regime": regime, "seed": seed, "fold": "official"}
         rows = (np.array(numbers)[:, None] * made.utterances + np.arange(made.utterances)).ravel()
         asked, texts = [conditions[n] for n in numbers], [read[row] for row in rows]
-        table = prediction_table({"cell": digest(i), **who}, asked, corpus, scores, facts.iloc[rows], texts)
+        told, sure = facts.iloc[rows], [None] * len(rows)
+        if spec in made.radii:  # the last of the scores, of which no text is known
+            numbers, asked, texts = [*numbers, -1], [*asked, ANY_TEXT], [*texts, *[None] * made.utterances]
+            told = told.reset_index(drop=True).reindex(range(len(texts)))
+            sure += unmovable(made, scores[-1], seed)
+        table = prediction_table({"cell": digest(i), **who}, asked, corpus, scores[numbers], told, texts, sure)
         history = tuple({"task": 1 / (e + 1), "validation": 1.2 / (e + 1) + 0.02 * e * (seed + 1)} for e in range(12))
         run.write_cell(
             table, digest=digest(i), **who, corruption=corruption, rate=rate, parameters=1000 + model,
             best_epoch=5 + seed, history=history, seconds_fit=1.0, seconds_predict=0.1, device="cpu", threads=1,
-            code="dual-bench 0",
+            code="dual-bench 0", radius=made.radii[spec] * (1 + seed / 10) if spec in made.radii else None,
         )  # fmt: skip
     run.write_info(info_of(made, [digest(i) for i in range(len(grid))]))
     return run

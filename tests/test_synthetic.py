@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import chain, combinations
 from pathlib import Path
 
@@ -20,7 +22,19 @@ from sklearn.preprocessing import StandardScaler
 
 from dual_bench.datasets import faces, voices
 from dual_bench.datasets import synthetic_text as grammar
-from dual_bench.datasets.synthetic import CONFUSION, EMOTIONS, PRIOR, Latent, Settings, ceiling, draw, load
+from dual_bench.datasets.synthetic import (
+    CONFUSION,
+    EMOTIONS,
+    PRIOR,
+    WORLDS,
+    Cues,
+    Latent,
+    Settings,
+    World,
+    ceiling,
+    draw,
+    load,
+)
 from dual_bench.features.audio import LogMel
 from dual_bench.features.vision import FrameDCT
 from dual_bench.seeding import generator
@@ -28,6 +42,7 @@ from dual_bench.types import MODALITIES, SPLITS, Corpus, IntArray, Modality, Use
 
 SUBSETS = [frozenset(s) for s in chain.from_iterable(combinations(MODALITIES, n) for n in range(4))]
 WITH_TEXT = [s for s in SUBSETS if "text" in s]
+PLANTED: tuple[Cues, ...] = ("motion", "static")
 SE = 4
 """Standard errors within which a simulation has to agree."""
 
@@ -60,8 +75,13 @@ print(load(Path(), utterances=48).fingerprint)
     assert found.stdout.strip() == load(Path(), utterances=48).fingerprint
 
 
-def test_a_smaller_corpus_is_the_beginning_of_a_larger_one() -> None:
-    small, large = load(Path(), utterances=30), load(Path(), utterances=60)
+def test_all_cues_are_the_default() -> None:
+    assert load(Path(), utterances=48).fingerprint == load(Path(), utterances=48, cues="all").fingerprint
+
+
+@pytest.mark.parametrize("cues", WORLDS)
+def test_a_smaller_corpus_is_the_beginning_of_a_larger_one(cues: Cues) -> None:
+    small, large = load(Path(), utterances=30, cues=cues), load(Path(), utterances=60, cues=cues)
     assert small.utterances == large.utterances[:30]
     for modality, signal in small.signals.items():
         for one, other in zip(signal.items, large.signals[modality].items[:30], strict=True):
@@ -78,6 +98,11 @@ def test_another_seed_makes_another_corpus() -> None:
 def test_a_setting_that_is_unknown_or_out_of_range_is_refused(settings: Mapping[str, object]) -> None:
     with pytest.raises(UserError):
         load(Path(), **settings)
+
+
+def test_cues_that_do_not_exist_are_refused_with_those_that_do() -> None:
+    with pytest.raises(UserError, match=r"cues: .*'all', 'motion' or 'static'.*'movement'"):
+        load(Path(), cues="movement")
 
 
 def test_splits_have_their_sizes_and_share_no_dialogue_and_no_speaker(corpus: Corpus) -> None:
@@ -199,19 +224,27 @@ def test_without_its_cue_words_a_sentence_is_a_carrier(corpus: Corpus, latent: L
 
 def sample(probabilities: NDArray[np.float64], rng: np.random.Generator) -> IntArray:
     """One outcome of each row."""
-    return (probabilities.cumsum(axis=1) < rng.random((len(probabilities), 1))).sum(axis=1).clip(max=5).astype(np.int64)
+    return (
+        (probabilities.cumsum(axis=1) < rng.random((len(probabilities), 1)))
+        .sum(axis=1)
+        .clip(max=probabilities.shape[1] - 1)
+    )
 
 
-def perceive(expressed: Mapping[Modality, IntArray], erased: NDArray[np.float64]) -> IntArray:
-    """The most probable emotion given what each modality expresses; text is -1 where no cue is left.
+def perceive(
+    expressed: Mapping[Modality, IntArray], erased: NDArray[np.float64], world: World = WORLDS["all"]
+) -> IntArray:
+    """The most probable class given what each modality expresses; -1 where no cue of a text is left, and where it is
+    not the turn of a voice or a face.
 
-    ``erased`` (6,) is the probability that a text that expresses c shows no cue.
+    ``erased`` (K,) is the probability that a text that expresses c shows no cue.
     """
-    log_posterior = np.log(PRIOR)[None, :]
+    log_posterior = np.log(world.prior)[None, :]
     for modality, seen in expressed.items():
-        likelihood = CONFUSION[modality][:, seen].T
-        if modality == "text":
-            likelihood = np.where((seen < 0)[:, None], CONFUSION["text"] @ erased, likelihood)
+        channel = world.confusion[modality]
+        # whose turn it is has nothing to do with the class
+        silent = channel @ erased if modality == "text" else np.ones(len(world.classes))
+        likelihood = np.where((seen < 0)[:, None], silent, channel[:, seen].T)
         log_posterior = log_posterior + np.log(likelihood)
     return log_posterior.argmax(axis=1)
 
@@ -220,32 +253,55 @@ def agrees(right: NDArray[np.bool_], exact: float) -> bool:
     return abs(right.mean() - exact) <= SE * math.sqrt(exact * (1 - exact) / len(right))
 
 
-@pytest.fixture(scope="module")
-def population() -> Latent:
-    rng = generator("test", "population")
-    truth = sample(np.tile(PRIOR, (250_000, 1)), rng)
-    return Latent(truth, {m: sample(CONFUSION[m][truth], rng) for m in MODALITIES})
+@cache
+def population(cues: Cues) -> Latent:
+    """Drawn from the definition of a world, by other means than ``draw``."""
+    world, rng = WORLDS[cues], generator("test", "population")
+    truth = sample(np.tile(world.prior, (250_000, 1)), rng)
+    expressed = {m: sample(world.confusion[m][truth], rng) for m in MODALITIES}
+    if world.in_turn:
+        speaks = rng.random(len(truth)) < 0.5
+        expressed["audio"][~speaks] = -1
+        expressed["vision"][speaks] = -1
+    return Latent(truth, expressed)
 
 
+@pytest.mark.parametrize("cues", WORLDS)
 @pytest.mark.parametrize("subset", SUBSETS, ids=subset_name)
 @pytest.mark.parametrize("corruption", ["clean", "word-drop", "utterance-drop"])
 def test_the_ceiling_is_the_accuracy_of_a_simulated_perfect_perceiver(
-    population: Latent, subset: frozenset[Modality], corruption: str
+    cues: Cues, subset: frozenset[Modality], corruption: str
 ) -> None:
-    rng = generator("test", "erasure")
+    world, latent, rng = WORLDS[cues], population(cues), generator("test", "erasure")
     for rate in (0.0, 0.2, 0.5, 0.85, 1.0):
         erased = {
-            "clean": np.zeros(6),
-            "utterance-drop": np.full(6, rate),
-            "word-drop": np.array([grammar.silence(e, rate) for e in EMOTIONS]),
+            "clean": np.zeros(len(world.classes)),
+            "utterance-drop": np.full(len(world.classes), rate),
+            "word-drop": np.array([grammar.silence(e, rate) for e in world.rendered["text"]]),
         }[corruption]
-        seen = {m: population.expressed[m] for m in MODALITIES if m in subset}
+        seen = {m: latent.expressed[m] for m in MODALITIES if m in subset}
         if "text" in seen:
-            lost = rng.random(len(population.truth)) < erased[seen["text"]]
+            lost = rng.random(len(latent.truth)) < erased[seen["text"]]
             seen["text"] = np.where(lost, -1, seen["text"])
         with np.errstate(divide="ignore"):  # where nothing is ever erased, the likelihood of an erased text is 0
-            guess = perceive(seen, erased)
-        assert agrees(guess == population.truth, ceiling(subset, corruption, rate)), rate
+            guess = perceive(seen, erased, world)
+        assert agrees(guess == latent.truth, ceiling(subset, corruption, rate, cues)), rate
+
+
+CEILINGS: Mapping[Cues, dict[str, float]] = {
+    "all": {"A": 0.5556, "V": 0.5502, "T": 0.7104, "AV": 0.745764, "AT": 0.79082, "VT": 0.797188, "AVT": 0.87066616},
+    # one of voice and face at a time: AV = .9, A = (.9 + .5) / 2, AT = (.9 + .7) / 2; words never outvote a .9
+    "motion": {"A": 0.7, "V": 0.7, "T": 0.7, "AV": 0.9, "AT": 0.8, "VT": 0.8, "AVT": 0.9},
+    # two of three right; of two that disagree the better is believed
+    "static": {"A": 0.9, "V": 0.9, "T": 0.7, "AV": 0.9, "AT": 0.9, "VT": 0.9, "AVT": 0.936},
+}
+
+
+@pytest.mark.parametrize("cues", WORLDS)
+def test_ceilings_without_corruption_stay_what_they_are(cues: Cues) -> None:
+    initials: dict[str, Modality] = {"A": "audio", "V": "vision", "T": "text"}
+    for names, exact in CEILINGS[cues].items():
+        assert ceiling(frozenset(initials[n] for n in names), "clean", 0.0, cues) == pytest.approx(exact, abs=1e-12)
 
 
 @pytest.mark.parametrize("emotion", EMOTIONS)
@@ -370,3 +426,127 @@ def test_played_backwards_a_voice_and_a_face_have_the_same_static_average(corpus
         np.testing.assert_allclose(forth, back, atol=0.05)
         forth, back = (FrameDCT()(x, 10).mean(axis=0) for x in (run, run[::-1]))
         np.testing.assert_allclose(forth, back, atol=1e-4)
+
+
+# ----------------------------------------------------------------------------------------- planted truth
+
+
+@cache
+def planted(cues: Cues) -> Corpus:
+    return load(Path(), utterances=960, cues=cues)
+
+
+def test_worlds_differ_in_fingerprint_and_name() -> None:
+    corpora = [load(Path(), utterances=24, cues=cues) for cues in WORLDS]
+    assert len({corpus.fingerprint for corpus in corpora}) == 3
+    assert [corpus.name for corpus in corpora] == ["synthetic", "synthetic (motion)", "synthetic (static)"]
+
+
+@pytest.mark.parametrize("cues", PLANTED)
+def test_a_planted_corpus_says_that_it_is_artificial_and_what_was_planted(cues: Cues) -> None:
+    assert any("artificial" in note and WORLDS[cues].told_by in note for note in planted(cues).notes)
+    assert WORLDS[cues].told_by
+    assert planted(cues).task.classes == WORLDS[cues].classes
+
+
+@pytest.mark.parametrize("cues", PLANTED)
+def test_a_planted_corpus_has_the_ceiling_of_its_world_in_another_process_too(cues: Cues) -> None:
+    travelled = pickle.loads(pickle.dumps(planted(cues).ceiling))
+    for subset in SUBSETS:
+        assert travelled(subset, "word-drop", 0.3) == ceiling(subset, "word-drop", 0.3, cues)
+
+
+@pytest.mark.parametrize("cues", PLANTED)
+def test_true_and_expressed_classes_follow_the_distributions_of_their_world(cues: Cues) -> None:
+    world, latent = WORLDS[cues], draw(Settings(cues=cues))
+    assert [u.target for u in planted(cues).utterances] == latent.truth[:960].tolist()
+    for modality in MODALITIES:
+        speaks = latent.expressed[modality] >= 0
+        n = speaks.sum()
+        joint = world.prior[:, None] * world.confusion[modality]
+        counts = np.zeros(joint.shape)
+        np.add.at(counts, (latent.truth[speaks], latent.expressed[modality][speaks]), 1)
+        assert (np.abs(counts / n - joint) < SE * np.sqrt(joint * (1 - joint) / n)).all()
+
+
+def test_in_motion_either_the_voice_or_the_face_has_its_turn_and_evenly_whatever_the_class() -> None:
+    latent = draw(Settings(cues="motion"))
+    voice, face = (latent.expressed[m] >= 0 for m in ("audio", "vision"))
+    assert (voice != face).all()
+    assert (latent.expressed["text"] >= 0).all()
+    for y in (0, 1):
+        turns = voice[latent.truth == y]
+        assert abs(turns.mean() - 0.5) < SE * 0.5 / math.sqrt(len(turns))
+
+
+def test_in_static_no_modality_waits_for_a_turn() -> None:
+    assert all((seen >= 0).all() for seen in draw(Settings(cues="static")).expressed.values())
+
+
+@cache
+def planted_features(cues: Cues, modality: Modality) -> list[NDArray[np.float32]]:
+    encode: LogMel | FrameDCT = LogMel() if modality == "audio" else FrameDCT()
+    signal = planted(cues).signals[modality]
+    return [encode(item, signal.rate) for item in signal.items]
+
+
+def known_times(sequences: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """The first frame, and those after one, two and three sixteenths: none is the mirror image of another."""
+    return np.array([np.hstack([s[len(s) * k // 16] for k in range(4)]) for s in sequences], np.float64)
+
+
+def halves(sequences: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """The average of the first half less that of the second."""
+    return average([s[: len(s) // 2] for s in sequences]) - average([s[-(len(s) // 2) :] for s in sequences])
+
+
+def rises(sequences: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """The share of steps from one frame to the next in which a feature rises."""
+    return np.array([(np.diff(s, axis=0) > 0).mean(axis=0) for s in sequences])
+
+
+View = Callable[[list[NDArray[np.float32]]], NDArray[np.float64]]
+"""T frames of D features each to (N, D)."""
+
+
+def told(cues: Cues, modality: Modality, view: View) -> tuple[float, float]:
+    """How well a probe of ``view`` tells which class a modality expresses where it does, and the standard error of a
+    guess."""
+    fold, y = planted(cues).folds[0], draw(Settings(utterances=960, cues=cues)).expressed[modality]
+    train, test = (rows[y[rows] >= 0] for rows in (fold.train, fold.test))
+    spread = math.sqrt(sum(0.25 / (y[test] == code).sum() for code in (0, 1))) / 2
+    return probe(view(planted_features(cues, modality)), y, train, test), spread
+
+
+@pytest.mark.parametrize("modality", ["audio", "vision"])
+@pytest.mark.parametrize("view", [average, known_times, mean_difference, halves])
+def test_in_motion_neither_levels_at_known_times_nor_the_way_from_start_to_end_tell_the_classes_apart(
+    modality: Modality, view: View
+) -> None:
+    accuracy, spread = told("motion", modality, view)
+    assert abs(accuracy - 0.5) < 2.6 * spread
+
+
+@pytest.mark.parametrize("modality", ["audio", "vision"])
+def test_in_motion_differences_between_neighbouring_frames_tell_the_classes_apart(modality: Modality) -> None:
+    assert told("motion", modality, rises)[0] >= 0.95
+
+
+@pytest.mark.parametrize("modality", ["audio", "vision"])
+def test_in_motion_it_is_plain_whose_turn_it_is(modality: Modality) -> None:
+    fold, y = planted("motion").folds[0], draw(Settings(utterances=960, cues="motion")).expressed[modality] >= 0
+    sequences = planted_features("motion", modality)
+    x = np.hstack([average(sequences), [s.std(axis=0) for s in sequences]])
+    assert probe(x, y.astype(np.int64), fold.train, fold.test) >= 0.98
+
+
+@pytest.mark.parametrize("modality", ["audio", "vision"])
+def test_in_static_averages_tell_the_classes_apart(modality: Modality) -> None:
+    assert told("static", modality, average)[0] >= 0.98
+
+
+@pytest.mark.parametrize("modality", ["audio", "vision"])
+@pytest.mark.parametrize("view", [mean_difference, halves, rises])
+def test_in_static_the_direction_of_change_does_not_tell_the_classes_apart(modality: Modality, view: View) -> None:
+    accuracy, spread = told("static", modality, view)
+    assert abs(accuracy - 0.5) < 2.6 * spread

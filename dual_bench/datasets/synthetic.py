@@ -210,7 +210,7 @@ def _independent(world: World, modalities: frozenset[Modality], corruption: str,
         "word-drop": np.array([silence(emotion, rate) for emotion in world.rendered["text"]]),
     }[corruption]
     joint = world.prior[:, None]
-    for modality in modalities:
+    for modality in (m for m in MODALITIES if m in modalities):  # in one order, for the same last bit
         channel = world.confusion[modality]
         if modality == "text":
             channel = np.column_stack([channel * (1 - erased), channel @ erased])

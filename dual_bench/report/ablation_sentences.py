@@ -52,6 +52,9 @@ def paragraph(evidence: Evidence) -> Iterator[str]:
     count = {kind: sum(e.verdict == kind for e in found) for kind in kinds}
     said = ", ".join(f"{n} {kind}" for kind, n in count.items() if n or kind != "undefined")
     yield f"Of {plural(len(found), 'hypothesis').replace('hypothesiss', 'hypotheses')}, corrected together: {said}."
+    reasons = dict.fromkeys(e.interval.reason for e in found if e.verdict == "undefined" and e.interval.reason)
+    if reasons:
+        yield f"Undefined: {'; '.join(reasons)}."
     for kind, opening in (("supported", "As expected"), ("contradicted", "Against the expectation")):
         differing = [e for e in found if e.verdict == kind and e.p_equivalence_adjusted >= 0.05]
         if differing:
@@ -66,8 +69,8 @@ def paragraph(evidence: Evidence) -> Iterator[str]:
     if identical:
         names = list(dict.fromkeys(label(e.comparison, evidence) for e in identical))
         yield (
-            f"Where {listing(names)} {'is' if len(names) == 1 else 'are'} called identical, both sides gave the same "
-            "answers in every seed: what is changed has nothing to act on in this corpus, and that says nothing about "
+            f"With {listing(names)} both sides have the same {noun(evidence.metric)} in every cluster, seed and draw: "
+            "as far as that tells, what is changed has nothing to act on in this corpus, which says nothing about "
             "another."
         )
     yield from _open(evidence, [e for e in found if e.verdict == "undecided"])

@@ -144,6 +144,7 @@ def certified(evidence: Evidence) -> Table | None:
     if not evidence.certified:
         return None
     metric, lines, shown = evidence.metric, [], []
+    moved = "a logit" if metric.task == "classification" else "the value"
     for (system, regime), bound in evidence.certified.items():
         clean = evidence.at(system, regime, evidence.places[0])
         worst, where = worst_measured(evidence, system, regime)
@@ -158,18 +159,20 @@ def certified(evidence: Evidence) -> Table | None:
             {
                 "trained": regime,
                 "system": evidence.title(system),
-                "text moves a logit by at most": spread_of(bound.radii) if bound.reads_words else "0 (reads no words)",
+                f"text moves {moved} by at most": spread_of(bound.radii) if bound.reads_words else "0 (reads no words)",
                 f"{unit}, clean text": cell(clean, metric),
                 "worst measured": f"{cell(worst, metric)}, {where}",
                 "certified, any text": cell(bound.metric, metric),
                 **({"class certified (%)": cell(bound.share, metric)} if bound.share and metric.is_share else {}),
             }
         )
-    notes = (
+    notes: tuple[str, ...] = (
         "Certified: what the model scores if the words of each utterance are the worst there could be. It is computed "
         "from voice and face and from the bound on what text can do, not from any text; no measured score can lie on "
-        "its other side. Class certified: test utterances whose predicted class no text can change, right or wrong.",
+        "its other side.",
     )
+    if metric.task == "classification":
+        notes += ("Class certified: test utterances whose predicted class no text can change, right or wrong.",)
     return Table("certified", "What holds under any text", pd.DataFrame(lines), pd.DataFrame(shown), notes)
 
 

@@ -224,7 +224,8 @@ class Evidence:
         matched = len(info.cells) // len(specs) - each * sum(regime != MATCHED for regime in regimes)
         trained = {system_name(c.model, c.variant) for c in self.run.cells}
         for spec in specs:
-            system = find_system(spec, trained)
+            # a system that another spec names to the letter is not this one's
+            system = find_system(spec, trained - {canonical(other) for other in specs if other != spec})
             for regime in regimes:
                 done = len(self.cells(system, regime)) if system else 0
                 expected = matched if regime == MATCHED else each
@@ -264,6 +265,12 @@ def gather(run: Run) -> Evidence:
 def metrics(evidence: Evidence) -> tuple[Metric, ...]:
     """All metrics of the task, the primary one first."""
     return tuple(cube.metric for cube in evidence.ends.values())
+
+
+def canonical(spec: str) -> str:
+    """The spec with its settings in the order of a system's name."""
+    name, settings = parse_spec(spec)
+    return system_name(name, format_settings(settings))
 
 
 def find_system(spec: str, systems: Sequence[str] | set[str]) -> str | None:

@@ -72,6 +72,8 @@ def _apart(evidence: Evidence, folder: Path, names: Sequence[str]) -> Iterator[P
     """The curves of an ablation of many variants, each beside the baseline's."""
     for corruption in names:
         for regime in evidence.regimes:
+            if set(evidence.trained(regime)) <= {evidence.reference}:
+                continue
             figure = degradation.apart(evidence, corruption, regime)
             caption = degradation.apart_caption(evidence, corruption, regime)
             alt = findings.curve_finding(evidence, corruption, (regime,))

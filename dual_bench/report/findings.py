@@ -46,9 +46,10 @@ def curve_finding(evidence: Evidence, corruption: str, regimes: tuple[str, ...])
         order = sorted(moved, key=lambda system: sign * (ends[system][0].value - ends[system][1].value))
         shown = {s: number(sign * (ends[s][0].value - ends[s][1].value), evidence.metric) for s in order}
         parts.append(
-            f"Trained {regime}: {told} goes from {level(first, evidence.metric)} on clean text to "
+            f"Trained {regime}: {evidence.title(told)} goes from {level(first, evidence.metric)} on clean text to "
             f"{level(last, evidence.metric)} at {evidence.noise.where(corruption, rate)}; of the systems that "
-            f"change at all, {order[0]} has the smallest measured loss ({shown[order[0]]}), {order[-1]} the largest "
+            f"change at all, {evidence.title(order[0])} has the smallest measured loss ({shown[order[0]]}), "
+            f"{evidence.title(order[-1])} the largest "
             f"({shown[order[-1]]})."
         )
     return f"{evidence.metric.title} under heavier and heavier {evidence.noise.label(corruption)}. {' '.join(parts)}"

@@ -32,10 +32,10 @@ def rows(evidence: Evidence) -> list[ComparisonInfo]:
 
 
 def label(comparison: ComparisonInfo, evidence: Evidence) -> str:
-    """What is compared, and in what it was trained where the study has several regimes."""
-    several = len({c.regime for c in evidence.study.comparisons}) > 1 if evidence.study else False
-    named = comparison.name.startswith("trained ")
-    return f"{comparison.name} ({comparison.regime})" if several and not named else comparison.name
+    """What is compared, and in what it was trained where that alone tells it from another."""
+    others = evidence.study.comparisons if evidence.study else ()
+    several = sum(other.name == comparison.name for other in others) > 1
+    return f"{comparison.name} ({comparison.regime})" if several else comparison.name
 
 
 def forest(evidence: Evidence) -> Figure:
@@ -55,8 +55,7 @@ def forest(evidence: Evidence) -> Figure:
         panel.set_title(evidence.noise.quantity(quantity), loc="left", fontsize=8)
         panel.grid(visible=False, axis="y")
         panel.set_ylim(-0.7, len(order) - 0.3)
-        if not evidence.metric.higher_is_better:
-            panel.invert_xaxis()
+        panel.xaxis.set_inverted(not evidence.metric.higher_is_better)
     panels[0].set_yticks(list(place.values()), [label(comparison, evidence) for comparison in place])
     unit = " (points)" if evidence.metric.is_share else ""
     for panel in panels:

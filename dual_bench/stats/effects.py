@@ -47,7 +47,7 @@ class Effect:
     detectable: float
     """Smallest true difference that the design would see with power 0.8 at two-sided 0.05, before correction."""
     identical: bool
-    """Whether the two sides give the same numbers in every seed, draw and cluster: the change changes nothing here."""
+    """Whether the two sides have the same metric in every cluster, seed and draw."""
     verdict: Verdict
     seeds_needed: int | None
     """Where undecided: how many seeds would decide it, if the estimate stayed as it is; None where none would."""
