@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dual_bench.catalog import METRICS, format_settings, parse_spec, validated
-from dual_bench.plan import Design, Plan, Regime, Variant, check_names, read_fields, variants
+from dual_bench.plan import Design, Plan, Regime, Variant, check_names, once, read_fields, variants
 from dual_bench.schema import ComparisonInfo, Expected, StudyInfo, Term
 from dual_bench.stats.frame import system_name
 from dual_bench.study import find_study
@@ -70,6 +70,11 @@ class Study(Design):
     interactions: Expected = "none"
     """What is expected of the two-way interactions of the factors."""
 
+    @field_validator("primary")
+    @classmethod
+    def _each_once(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return once(values)
+
 
 def read_study(name: str, overrides: Mapping[str, Any]) -> tuple[Plan, StudyInfo]:
     """The plan of study ``name`` with ``overrides`` in place of its fields, and the record of its comparisons.
@@ -83,7 +88,7 @@ def read_study(name: str, overrides: Mapping[str, Any]) -> tuple[Plan, StudyInfo
     study = validated(Study, fields, what)
     if bool(study.variants) == bool(study.factors):
         raise UserError(f"{what}: expected variants or factors, found {'both' if study.factors else 'neither'}")
-    if "metric" in overrides and "margin" not in overrides:
+    if "margin" not in overrides and overrides.get("metric", study.metric) != _metric_of(name):
         raise UserError(f"{what}: the margin of {study.margin:g} is not meant for another metric; give --margin too")
     METRICS.load(study.metric)
     specs = _specs(study, what)
@@ -96,7 +101,7 @@ def read_study(name: str, overrides: Mapping[str, Any]) -> tuple[Plan, StudyInfo
     record = StudyInfo(
         where=where,
         digest=hashlib.sha256(text.encode()).hexdigest(),
-        replaced={key: str(value) for key, value in sorted(overrides.items())},
+        replaced={key: _said(value) for key, value in sorted(overrides.items())},
         margin=study.margin,
         primary=study.primary,
         baseline=_system(systems[study.baseline]),
@@ -129,9 +134,28 @@ def _specs(study: Study, what: str) -> tuple[str, ...]:
         seen[spec, variant.regime] = variant.title
         if not same:
             specs.append(spec)
+    touched = [key for factor in study.factors for key in factor.off]
+    if twice := [key for key in touched if touched.count(key) > 1]:
+        raise UserError(f"{what}: two factors change '{twice[0]}', and would not be told apart; let one do so")
     for off in _cells(study.factors):
         specs.append(changed(study.baseline, [f.off for f in study.factors if f.name in off]))
     return tuple(dict.fromkeys(specs))
+
+
+def _metric_of(name: str) -> str:
+    """The metric that the margin of a study file is meant for."""
+    return str(read_fields(name, {})[0]["metric"])
+
+
+def _said(value: object) -> str:
+    """The value of a flag for people.
+
+    >>> _said(["clean", "mixed"]), _said({"epochs": 2}), _said(0.05)
+    ('clean, mixed', 'epochs=2', '0.05')
+    """
+    if isinstance(value, Mapping):
+        return format_settings(value)
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _validated(spec: str, study: Study) -> Variant:
@@ -208,7 +232,7 @@ def _factorial(study: Study, systems: Mapping[str, Variant]) -> Iterator[Compari
 
     With x_f = 1 where factor f is off and -1 where it is on, and y the metric of a cell, the main effect of f is
     sum x_f y / 2^(k-1): the mean with the part off minus the mean with it on. The interaction of f and g is
-    sum x_f x_g y / 2^(k-1): half of how much more f costs where g is off than where it is on.
+    sum x_f x_g y / 2^(k-1): half the difference between the effect of f where g is off and where it is on.
     """
     cells = {
         off: _system(systems[changed(study.baseline, [f.off for f in study.factors if f.name in off])])

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from dual_bench.training import Resident, autocast, trunk_states
+from dual_bench.training import Resident, autocast, chunks, trunk_states
 from dual_bench.types import FloatArray, IntArray, Task
 
 
@@ -41,8 +41,11 @@ def certify(module: Any, resident: Resident, rows: IntArray) -> Certificate | No
     if states is None:
         return None
     with autocast(resident.device):
-        found = module.certify(states)
-    return None if found is None else Certificate(rows, found[0].double().cpu().numpy(), found[1])
+        # in the same pieces as predictions, for the same bits
+        parts = [module.certify(states[piece]) for piece in chunks(len(rows))]
+    if parts[0] is None:
+        return None
+    return Certificate(rows, torch.cat([logits for logits, _ in parts]).double().cpu().numpy(), parts[0][1])
 
 
 def unmoved(task: Task, certificate: Certificate) -> NDArray[np.bool_] | None:

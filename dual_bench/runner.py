@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dual_bench import provenance, schema, store, training
 from dual_bench.bounds import ceilings, floors
-from dual_bench.catalog import did_you_mean
+from dual_bench.catalog import MODELS, did_you_mean
 from dual_bench.certificate import unmoved, worst_scores
 from dual_bench.features.audio import LogMel
 from dual_bench.features.cache import FeatureStore, content_key
@@ -89,31 +89,33 @@ def run(
 ) -> RunResult:
     """Do what is still to do of ``plan``, in ``out`` or ``reports/<name>-<digest>``.
 
-    ``study`` is what an ablation asks, and is stored with the results. Cells of the same digest that another run in
-    ``reports`` has finished are copied from there. ``jobs`` processes, 0 for one a core (one alone on an accelerator).
-    UserError before anything is written, where plan, corpus, features or folder are at fault.
+    ``study`` is what an ablation asks, and is stored with the results. Cells of the same digest that the same code has
+    finished for another run in ``reports`` are copied from there. ``jobs`` processes, 0 for one a core (one alone on
+    an accelerator). UserError before anything is written, where plan, corpus, features or folder are at fault.
     """
     ready = _prepare(plan, study, data, cache, reports, out, training.resolve_device(device), report)
     jobs = jobs or (cores() if ready.device == "cpu" else 1)
     folder = ready.folder
     missing = [cell for cell in ready.wanted if folder.finished(cell.digest) is None]
-    pending = [cell for cell in missing if not folder.borrow(cell.digest, {reports, folder.path.parent})]
-    done, found = len(ready.wanted) - len(missing), len(missing) - len(pending)
-    result = RunResult(folder.path, len(pending), done, found, ready.encoded)
+    done = len(ready.wanted) - len(missing)
     earlier = folder.info() if folder.run_file.exists() else None
     ids = [ready.corpus.utterances[i].id for i in ready.words.tested]
     texts = store.text_table(ready.shared, ids, ready.words.test_texts, ready.measured)
     if earlier is not None and earlier.status == "complete" and not missing:
         folder.write_texts(texts)  # the same bytes, unless they were damaged
-        return result
+        return RunResult(folder.path, 0, done, 0, ready.encoded)
     sittings = 1 + (earlier.provenance.sittings if earlier else 0)
     environment = provenance.gather(ready.device, THREADS, jobs, sittings)
-    info = _describe(ready, environment)
+    info = _describe(ready, environment).model_copy(update={"found": earlier.found if earlier else 0})
     began = time.perf_counter()
     folder.sweep()
     folder.write_info(info)
     folder.write_texts(texts)
     try:
+        pending = _borrow(ready, missing, reports, environment)
+        found = len(missing) - len(pending)
+        info = info.model_copy(update={"found": info.found + found})
+        folder.write_info(info)
         _work_off(ready, pending, jobs, environment, report)
     except BaseException as error:
         problem = f"{type(error).__name__}: {error}".removesuffix(": ")
@@ -121,7 +123,23 @@ def run(
         raise
     ended = environment.model_copy(update={"ended": provenance.now(), "seconds": time.perf_counter() - began})
     folder.write_info(info.model_copy(update={"status": "complete", "provenance": ended}))
-    return result
+    return RunResult(folder.path, len(pending), done, found, ready.encoded)
+
+
+def _borrow(ready: Prepared, missing: Sequence[Cell], reports: Path, environment: schema.Provenance) -> list[Cell]:
+    """Take from other runs what they have of the ``missing`` cells, and return what is left.
+
+    Only cells that the very same code has made: never by a checkout with uncommitted changes, nor of a model outside
+    the catalogue, whose code nobody vouches for.
+    """
+    if environment.dirty:
+        return list(missing)
+    folders, code = {reports, ready.folder.path.parent}, provenance.code(environment)
+    return [
+        cell
+        for cell in missing
+        if cell.variant.model not in MODELS.entries or not ready.folder.borrow(cell.digest, folders, code)
+    ]
 
 
 def _prepare(

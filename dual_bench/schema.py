@@ -180,6 +180,8 @@ class RunInfo(_Record):
     provenance: Provenance
     study: StudyInfo | None = None
     """What an ablation asks; None of a comparison of models."""
+    found: int = 0
+    """How many cells were taken from other runs."""
     problem: str | None = None
 
 

@@ -17,7 +17,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -206,11 +206,15 @@ class RunFolder:
             return None
         return info if whole else None
 
-    def borrow(self, digest: str, folders: Iterable[Path]) -> bool:
-        """Copy the cell from a run in one of ``folders`` that has finished it; whether there was one."""
+    def borrow(self, digest: str, folders: Iterable[Path], code: str) -> bool:
+        """Copy the cell from a run in one of ``folders`` that has finished it with the same ``code``; whether there
+        was one. What cannot be read is not there."""
         for other in sorted(path.parent.parent for each in folders for path in each.glob(f"*/cells/{digest}.json")):
             theirs = RunFolder(other)
-            if other != self.path and theirs.finished(digest) is not None:
+            found = theirs.finished(digest) if other != self.path else None
+            if found is None or found.code != code:
+                continue
+            with suppress(FileNotFoundError):  # a run that was removed in between
                 for source, target in (
                     (theirs.rows_file(digest), self.rows_file(digest)),
                     (theirs.cell_file(digest), self.cell_file(digest)),  # last: it declares the rows done

@@ -285,7 +285,7 @@ def _validate(
     rng = generator("absent in validation", *stream)  # the same in every epoch
     readings = np.repeat(validation.texts, settings.noisy_validation_texts if absent else 1, axis=0)
     for texts in readings:
-        for chosen in _chunks(n):
+        for chosen in chunks(n):
             read = (validation.rows[chosen], texts[chosen], validation.targets[chosen])
             total += float(loss_of(*read, rng=rng, absent=absent)["task"]) * len(texts[chosen])
     return total / (n * len(readings))
@@ -360,7 +360,7 @@ def predict(module: Any, resident: Resident, task: Task, queries: Queries) -> ND
         return predict(module, resident, task, Queries(rows, np.zeros_like(rows)))[which]
     scores = np.empty((len(queries.rows), task.outputs), np.float32)
     states = trunk_states(module, resident, rows)
-    for chosen in _chunks(len(queries.rows)):
+    for chosen in chunks(len(queries.rows)):
         with autocast(resident.device):
             if states is None:
                 logits = module(resident.batch(queries.rows[chosen], queries.texts[chosen])).logits
@@ -381,8 +381,9 @@ def trunk_states(module: Any, resident: Resident, rows: IntArray) -> Tensor | No
         return None
     no_text = np.zeros(len(rows), np.int64)  # a text that nothing reads
     with autocast(resident.device):
-        return torch.cat([module.trunk(resident.batch(rows[chosen], no_text[chosen])) for chosen in _chunks(len(rows))])
+        return torch.cat([module.trunk(resident.batch(rows[chosen], no_text[chosen])) for chosen in chunks(len(rows))])
 
 
-def _chunks(count: int) -> list[slice]:
+def chunks(count: int) -> list[slice]:
+    """The pieces in which ``count`` predictions are made."""
     return [slice(start, start + _PREDICTION_BATCH) for start in range(0, count, _PREDICTION_BATCH)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import numpy as np
 import pytest
 from tiny import kept_weights, write_corpus
 
-from dual_bench import runner
+from dual_bench import provenance, runner
 from dual_bench.ablation import changed, read_study
 from dual_bench.plan import Cell, cells, load_corpus, variants
 from dual_bench.report.evidence import gather
 from dual_bench.schema import ComparisonInfo, StudyInfo
 from dual_bench.stats.frame import system_name
-from dual_bench.store import read_run
+from dual_bench.store import RunFolder, read_run
 from dual_bench.study import find_study
 from dual_bench.types import UserError
 
@@ -122,6 +123,13 @@ def test_variants_build_on_the_settings_of_the_baseline() -> None:
         (SMALL + VARIANT + "[[variants]]\nname = 'other'\nchange = { sdm = 'off' }\n", "the same"),
         (SMALL, "expected variants or factors, found neither"),
         (SMALL + VARIANT + "[[factors]]\nname = 'SDM'\noff = { sdm = 'off' }\n", "found both"),
+        (SMALL + "[[variants]]\nchange = { s_max = 0.5 }\n", "s_max acts on nothing here"),
+        (
+            SMALL + "[[factors]]\nname = 'A'\noff = { sdm = 'off' }\n[[factors]]\nname = 'B'\n"
+            "off = { sdm = 'off', vdm = 'off' }\n",
+            "two factors change 'sdm'",
+        ),
+        (SMALL + "primary = ['clean', 'clean']\n" + VARIANT, "'clean' stands twice"),
         (SMALL.replace("0.02", "0"), "margin"),
         (SMALL.replace('question = "Does it matter?"\n', "") + VARIANT, "'question' is missing"),
         (SMALL.replace("accuracy", "acuracy") + VARIANT, "did you mean 'accuracy'?"),
@@ -140,6 +148,7 @@ def test_a_study_that_is_no_experiment_is_refused_in_one_sentence(tmp_path: Path
 def test_another_metric_asks_for_another_margin() -> None:
     with pytest.raises(UserError, match="give --margin too"):
         read_study("components", {"metric": "uar"})
+    assert read_study("components", {"metric": "accuracy"})[1].margin == 0.02  # its own
     plan, study = read_study("components", {"metric": "uar", "margin": 0.05, "seeds": 2})
     assert (plan.metric, study.margin, plan.seeds) == ("uar", 0.05, 2)
     assert study.replaced == {"margin": "0.05", "metric": "uar", "seeds": "2"}
@@ -185,6 +194,14 @@ def ablate(study: str, manifest: Path, out: Path, cache: Path, **fields: Any) ->
     return runner.run(plan, Path(), cache, out.parent, out, "cpu", 1, study=record)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _clean_checkout() -> Iterator[None]:
+    """As where the code is committed: cells are shared between runs of the same code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "_git_state", lambda folder: ("c0ffee" * 7, False))
+        yield
+
+
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a corpus and a finished study."""
@@ -214,6 +231,39 @@ def test_a_damaged_cell_of_another_run_is_not_taken(studied: Path, tmp_path: Pat
     victim.write_bytes(victim.read_bytes()[:-1] + b"?")
     result = ablate(str(studied / "two.toml"), studied / "corpus.csv", out.parent / "four", studied / "cache")
     assert (result.trained, result.found) == (1, 3)
+
+
+@pytest.mark.parametrize("state", [("0ther" * 8, False), ("c0ffee" * 7, True)], ids=["other code", "uncommitted"])
+def test_cells_of_other_code_or_of_nobody_knows_which_are_not_taken(
+    studied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: tuple[str, bool]
+) -> None:
+    out = tmp_path / "reports" / "first"
+    ablate(str(studied / "two.toml"), studied / "corpus.csv", out, studied / "cache")
+    monkeypatch.setattr(provenance, "_git_state", lambda folder: state)
+    result = ablate(str(studied / "two.toml"), studied / "corpus.csv", out.parent / "second", studied / "cache")
+    assert (result.trained, result.found) == (4, 0)
+
+
+def test_a_run_that_is_stopped_while_it_takes_cells_goes_on(
+    studied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "reports" / "first"
+    ablate(str(studied / "two.toml"), studied / "corpus.csv", out, studied / "cache")
+    borrow, taken = RunFolder.borrow, []
+
+    def stopped(self: RunFolder, digest: str, folders: Any, code: str) -> bool:
+        if taken:
+            raise KeyboardInterrupt
+        taken.append(digest)
+        return borrow(self, digest, folders, code)
+
+    monkeypatch.setattr(RunFolder, "borrow", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        ablate(str(studied / "two.toml"), studied / "corpus.csv", out.parent / "second", studied / "cache")
+    monkeypatch.setattr(RunFolder, "borrow", borrow)
+    result = ablate(str(studied / "two.toml"), studied / "corpus.csv", out.parent / "second", studied / "cache")
+    assert (result.trained, result.skipped, result.found) == (0, 1, 3)
+    assert read_run(out.parent / "second").info.found == 3
 
 
 def test_the_question_is_stored_with_the_answers(studied: Path) -> None:

@@ -226,9 +226,7 @@ def test_the_paragraph_tells_equivalent_identical_and_undecided_apart(found: str
     assert "Of 10 hypotheses, corrected together: 4 supported, 2 contradicted, 2 equivalent, 2 undecided." in found
     assert "Shown to make no difference of 5.0 points or more: VDM off." in found
     assert "As expected, no difference of 5.0 points or more: VDM off, in vain." in found
-    assert re.search(
-        r"With VDM off(, in vain)? and VDM off(, in vain)? both sides have the same accuracy in every", found
-    )
+    assert re.search(r"With VDM off(, in vain)?; VDM off(, in vain)? both sides have the same accuracy in every", found)
     assert "Undecided, neither a difference nor its absence being shown after correction: width 96." in found
     assert not re.search(r"(VDM off|width 96)[^.;]* differs by", found)
 
@@ -448,8 +446,8 @@ def test_the_page_is_valid_and_says_what_was_written_down(parts: tuple[Path, Ren
     assert tree.findtext(".//h1") == "made: what each part does"
     text = body_text(tree)
     assert f"The study file (ablations/parts.toml, sha256 {DIGEST}) names comparisons" in text
-    assert f"Written down before the run, in ablations/parts.toml (sha256 {DIGEST[:12]}): expected is" in text
-    assert "Flags replaced seeds (4)." in text
+    assert f"Written down in ablations/parts.toml (sha256 {DIGEST[:12]}): expected is" in text
+    assert "Not from that file, but from flags: seeds 4." in text
     assert "a difference below 5.0 points does not matter" in text
     expected = (
         "a loss of SDM off, VDM off and width 96; a gain of SDM off, hoped for; "
@@ -486,7 +484,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     tree = assert_valid(tmp_path)
     text = body_text(tree)
     assert f"in {HOSTILE} (sha256 " in text
-    assert f"Flags replaced {HOSTILE} ({HOSTILE})." in text
+    assert f"Not from that file, but from flags: {HOSTILE} {HOSTILE}." in text
     cells = {"".join(cell.itertext()) for cell in tree.iter("td")}
     assert {HOSTILE, f"{HOSTILE}\n# head", f"={HOSTILE}"} <= cells
     assert all(HOSTILE not in "".join(e.itertext()) for e in tree.iter() if e.tag in ("b", "i", "a", "script"))

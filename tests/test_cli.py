@@ -14,6 +14,7 @@ import pytest
 from tiny import write_corpus
 from typer.testing import CliRunner, Result
 
+from dual_bench import provenance
 from dual_bench.catalog import CORRUPTIONS
 from dual_bench.cli import app
 
@@ -206,7 +207,6 @@ def test_a_checkout_runs_without_being_installed() -> None:
 def test_help_and_list_do_not_import_torch() -> None:
     code = """
 import sys
-from dual_bench.catalog import CORRUPTIONS
 from dual_bench.cli import app
 try: app({})
 except SystemExit: pass
@@ -322,8 +322,9 @@ FEW = ["--seeds", "2", "--draws", "2", "--corruptions", "word-drop", "--rates", 
 
 
 def test_ablate_says_where_the_study_was_found_and_ends_with_verdicts(
-    study: Path, manifest: Path, tmp_path: Path
+    study: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(provenance, "_git_state", lambda folder: ("c0ffee" * 7, False))
     out = tmp_path / "reports" / "out"
     result = invoke("ablate", study, "--dataset", manifest, *FEW, "--out", out)
     assert result.exit_code == 0, result.output
@@ -336,7 +337,7 @@ def test_ablate_says_where_the_study_was_found_and_ends_with_verdicts(
     assert (out / "figures" / "forest.png").stat().st_size > 0
     page = (out / "index.html").read_text()
     assert "Does SDM matter?" in page
-    assert "Flags replaced" in page
+    assert "Not from that file, but from flags" in page
     again = invoke(
         "ablate", study, "--dataset", manifest, *FEW, "--out", tmp_path / "reports" / "more", "--margin", 0.1
     )

@@ -14,10 +14,10 @@ from statsmodels.stats.multitest import multipletests
 from dual_bench.metrics import ACCURACY, MAE, Metric
 from dual_bench.schema import ComparisonInfo, Expected, StudyInfo, Term
 from dual_bench.seeding import generator
-from dual_bench.stats.contrasts import holm
+from dual_bench.stats.contrasts import holm, p_value
 from dual_bench.stats.effects import Effect, by_size, effects, p_equivalence, seeds_needed, verdict_on
 from dual_bench.stats.frame import Cube, Key
-from dual_bench.stats.resampling import Spread, resample
+from dual_bench.stats.resampling import Spread, replicates, resample, split
 from dual_bench.types import FloatArray
 
 BASE = "dual"
@@ -185,6 +185,15 @@ def test_a_verdict_turns_with_the_expectation_and_never_both_ways(
     assert verdict_on(expected, -gain, p, q) == swapped.get(one, one)
 
 
+def test_a_difference_that_may_lie_within_the_margin_does_not_contradict_that_none_matters() -> None:
+    """Margin 0.02: a difference of 0.012 that is certain to be there, and one of 0.06."""
+    width = Spread(0.003, 50.0)
+    assert p_value(0.012, width) < 0.001
+    assert p_value(0.012, width, 0.02) > 0.9
+    assert p_value(0.06, width, 0.02) < 0.001
+    assert p_value(0.03, width, 0.0) == pytest.approx(2 * stats.t.sf(10, 50))
+
+
 def test_what_is_not_expected_to_matter_is_supported_by_equivalence_and_contradicted_by_a_difference() -> None:
     assert verdict_on("none", 0.001, 0.5, 0.01) == "supported"
     assert verdict_on("none", 0.05, 0.01, 0.9) == verdict_on("none", -0.05, 0.01, 0.9) == "contradicted"
@@ -201,18 +210,20 @@ def test_holm_is_that_of_statsmodels_and_undefined_p_values_count_for_nothing(p:
     np.testing.assert_allclose(np.delete(holm([*p[:place], np.nan, *p[place:]]), place), adjusted)
 
 
-@given(st.floats(-0.05, 0.05), st.floats(1e-6, 1e-3), st.floats(0, 1e-4), st.integers(1, 60))
+@given(
+    st.floats(-0.05, 0.05), st.floats(1e-6, 1e-3), st.floats(0, 1e-4), st.integers(1, 60), st.sampled_from([0.0, 0.02])
+)
 def test_as_many_seeds_as_are_needed_decide_and_one_less_does_not(
-    estimate: float, seeds_part: float, clusters_part: float, tests: int
+    estimate: float, seeds_part: float, clusters_part: float, tests: int, excused: float
 ) -> None:
-    width = Spread((seeds_part + clusters_part) ** 0.5, 5.0, (seeds_part, 0.0, clusters_part), (5, 5, 75))
+    width = Spread((seeds_part + clusters_part) ** 0.5, 5.0, (seeds_part, 0.0, clusters_part, 0.0), (5, 5, 75))
 
     def decided(count: int) -> bool:
         then = width.with_seeds(count)
-        difference = 2 * stats.t.sf(abs(estimate) / then.error, then.freedom)
+        difference = sum(stats.t.sf((abs(estimate) + end) / then.error, then.freedom) for end in (-excused, excused))
         return bool(min(difference, p_equivalence(estimate, then, 0.02)) * tests < 0.05)
 
-    needed = seeds_needed(estimate, width, 0.02, tests, 5)
+    needed = seeds_needed(estimate, width, 0.02, tests, 5, excused)
     if needed is None:
         assert not decided(1000)
     else:
@@ -221,10 +232,32 @@ def test_as_many_seeds_as_are_needed_decide_and_one_less_does_not(
         assert needed == 6 or not decided(needed - 1)
 
 
-def test_more_seeds_shrink_their_own_part_alone() -> None:
-    width = Spread((0.04 + 0.01) ** 0.5, 4.0, (0.04, 0.0, 0.01), (5, 5, 75))
-    assert width.with_seeds(20).error ** 2 == pytest.approx(0.01 + 0.01)
+def test_more_seeds_shrink_what_seeds_add_alone_and_with_clusters() -> None:
+    width = Spread((0.04 + 0.01 + 0.02) ** 0.5, 4.0, (0.04, 0.0, 0.01, 0.02), (5, 5, 75))
+    assert width.with_seeds(20).error ** 2 == pytest.approx(0.01 + 0.01 + 0.005)
     assert width.with_seeds(5).error == pytest.approx(width.error)
+
+
+@pytest.mark.parametrize(("source", "shape"), [("seed", (6, 1)), ("cluster", (1, 60)), ("both", (6, 60))])
+def test_the_spread_is_split_by_where_the_noise_comes_from(source: str, shape: tuple[int, int]) -> None:
+    """Differences that only seeds, only clusters, or only seeds and clusters together make; means over ten samples."""
+    rng, weights = generator("split", source), resample(generator("split weights"), 6, 1, 60, 2000)
+    shares, left = [], []
+    for _ in range(10):
+        noise = np.broadcast_to(rng.normal(0.5, 0.1, shape), (6, 60))[:, None]
+        sums = np.stack([noise, np.ones((6, 1, 60))], axis=-1)
+        width = split(replicates(sums, ACCURACY.value, weights), weights)
+        assert sum(width.parts) == pytest.approx(width.error**2)
+        shares.append(np.array(width.parts) / sum(width.parts))
+        left.append(width.with_seeds(600).error / width.error)
+    seeds, _, clusters, _ = np.mean(shares, axis=0)
+    if source == "cluster":
+        assert clusters > 0.9
+        assert np.mean(left) > 0.9  # more seeds do not help
+    else:
+        assert clusters < 0.15
+        assert np.mean(left) < 0.35  # a tenth, were nothing taken for the clusters'
+    assert seeds > 0.7 or source != "seed"
 
 
 def test_the_worst_loss_comes_first(found: list[Effect]) -> None:

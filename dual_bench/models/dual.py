@@ -45,10 +45,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
 from dual_bench.models.layers import (
@@ -80,7 +80,7 @@ Switch = Annotated[bool | Literal["plain"], BeforeValidator(_switch)]
 """On, off, or a plain block of the same size in its place."""
 
 _ROUNDING = 1e-4
-"""Of a logit; far more than float32 can add to the bound."""
+"""Of a logit; far more than rounding adds to the bound, which is kept in float32 whatever the rest is computed in."""
 
 
 class DualSettings(AttentionSettings):
@@ -107,6 +107,17 @@ class DualSettings(AttentionSettings):
     temperature: Annotated[float, Field(gt=0)] = 0.1
     """tau."""
     negatives: Literal["time", "batch"] = "time"
+
+    @model_validator(mode="after")
+    def _all_act(self) -> Self:
+        """ValueError where a setting is given that nothing listens to."""
+        aligned = {"lambda_s": self.static_alignment, "lambda_d": self.dynamic_alignment and self.sdm and self.vdm}
+        needs: dict[str, object] = {"s_max": self.text_path == "bounded", **aligned}
+        needs |= dict.fromkeys(("temperature", "negatives"), any(aligned.values()))
+        for name in needs.keys() & self.model_fields_set:
+            if not needs[name] and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} acts on nothing here: what it is a setting of is off")
+        return self
 
 
 class StaticPath(nn.Module):

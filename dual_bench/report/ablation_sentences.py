@@ -28,12 +28,16 @@ def expectation(evidence: Evidence) -> Iterator[str]:
             f"{_EXPECTED[what]} of {listing(list(dict.fromkeys(names)))}" for what, names in told.items()
         )
     yield (
-        f"Written down before the run, in {study.where} (sha256 {study.digest[:12]}): expected is {expected}. The "
-        f"expectation is about {noun(evidence.metric)} on {quantities}; a difference below {margin(evidence)} does not "
-        "matter."
+        f"Written down in {study.where} (sha256 {study.digest[:12]}): expected is {expected}. The expectation is about "
+        f"{noun(evidence.metric)} on {quantities}; a difference below {margin(evidence)} does not matter."
     )
     if study.replaced:
-        yield f"Flags replaced {listing([f'{key} ({value})' for key, value in study.replaced.items()])}."
+        yield f"Not from that file, but from flags: {'; '.join(f'{k} {v}' for k, v in study.replaced.items())}."
+    if found := evidence.run.info.found:
+        yield (
+            f"{found} of {plural(len(evidence.run.info.cells), 'trained model')} were there before this run, trained "
+            "for another."
+        )
 
 
 def margin(evidence: Evidence) -> str:
@@ -69,9 +73,8 @@ def paragraph(evidence: Evidence) -> Iterator[str]:
     if identical:
         names = list(dict.fromkeys(label(e.comparison, evidence) for e in identical))
         yield (
-            f"With {listing(names)} both sides have the same {noun(evidence.metric)} in every cluster, seed and draw: "
-            "as far as that tells, what is changed has nothing to act on in this corpus, which says nothing about "
-            "another."
+            f"With {_listed(names)} both sides have the same {noun(evidence.metric)} in every cluster, seed and draw: "
+            "this run cannot tell them apart."
         )
     yield from _open(evidence, [e for e in found if e.verdict == "undecided"])
     yield (
@@ -88,11 +91,15 @@ def _in_order(evidence: Evidence) -> list[Effect]:
 
 def _difference(evidence: Evidence, effect: Effect) -> str:
     """``SDM off: accuracy on clean text differs by −4.9 points (−7.0 to −2.7), a loss``."""
+    assert evidence.study is not None
     size = gap(effect.estimate, effect.interval, evidence.metric)
-    return (
-        f"{label(effect.comparison, evidence)}: {noun(evidence.metric)} on {evidence.noise.quantity(effect.quantity)} "
-        f"differs by {size}, a {'gain' if effect.gain > 0 else 'loss'}"
-    )
+    where = f"{noun(evidence.metric)} on {evidence.noise.quantity(effect.quantity)}"
+    near = min(abs(effect.interval.low), abs(effect.interval.high))
+    small = ", perhaps smaller than the margin" if near < evidence.study.margin else ""
+    if effect.comparison.kind == "interaction":
+        return f"{label(effect.comparison, evidence)}: in {where} the two do not add up, by {size}{small}"
+    what = "a gain" if effect.gain > 0 else "a loss"
+    return f"{label(effect.comparison, evidence)}: {where} differs by {size}, {what}{small}"
 
 
 def _grouped(evidence: Evidence, found: Sequence[Effect]) -> str:
@@ -111,13 +118,18 @@ def _open(evidence: Evidence, found: Sequence[Effect]) -> Iterator[str]:
         return
     yield f"Undecided, neither a difference nor its absence being shown after correction: {_grouped(evidence, found)}."
     needed = [e.seeds_needed for e in found if e.seeds_needed is not None]
-    reason = "the test part is too small, or the effect too near to the margin, for any number of seeds"
     if not needed:
-        yield f"More seeds would not decide {'it' if len(found) == 1 else 'them'}: {reason}."
+        yield f"At these estimates more seeds alone would not decide {'it' if len(found) == 1 else 'them'}."
         return
-    span = " to ".join(str(n) for n in dict.fromkeys((min(needed), max(needed))))
-    rest = "" if len(needed) == len(found) else f"; for the others {reason}"
-    yield f"If the estimates stayed as they are, {span} seeds would decide {len(needed)} of these {len(found)}{rest}."
+    span = " to ".join(f"{n:,}" for n in dict.fromkeys((min(needed), max(needed))))
+    which = "it" if len(found) == 1 else f"{len(needed)} of these {len(found)}"
+    rest = "" if len(needed) == len(found) else ", and more seeds alone would not decide the others"
+    yield f"If the estimates stayed as they are, some {span} seeds would decide {which}{rest}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names in a row; with semicolons, where one has a comma."""
+    return "; ".join(names) if any("," in name for name in names) else listing(names)
 
 
 def promises(evidence: Evidence) -> Iterator[str]:

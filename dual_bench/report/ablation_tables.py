@@ -38,10 +38,11 @@ def _table(evidence: Evidence, primary: bool, name: str, title: str) -> Table | 
     notes = (
         *(f"Adjusted p: {family}; those of equivalence likewise." for family in dict.fromkeys(e.family for e in found)),
         "Verdict: equivalent where a difference as large as the margin is excluded (two one-sided tests), else "
-        "supported or contradicted where there is a difference, else undecided; where no difference was expected, to "
-        "exclude it is what supports that. Seeds: how many would decide it if the estimate stayed as it is, "
-        f"{NOTHING} where no number up to {MOST_SEEDS:,} would. Parameters and seconds of training: changed side / "
-        "baseline side, means over the models of each.",
+        "supported or contradicted where there is a difference, else undecided. Where none that matters was expected, "
+        "equivalence is what supports that, and p is of a difference beyond the margin, which contradicts it. Seeds: "
+        f"about how many would decide it if the estimate stayed as it is, {NOTHING} where {MOST_SEEDS:,} would not. "
+        "Parameters and seconds of training, as measured when they were trained: changed side / baseline side, means "
+        "over the models of each.",
         *reasons(Estimate(effect.estimate, effect.interval) for effect in found),
     )
     frame = pd.DataFrame([_row(evidence, effect, study.margin) for effect in found])

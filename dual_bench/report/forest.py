@@ -58,8 +58,10 @@ def forest(evidence: Evidence) -> Figure:
         panel.xaxis.set_inverted(not evidence.metric.higher_is_better)
     panels[0].set_yticks(list(place.values()), [label(comparison, evidence) for comparison in place])
     unit = " (points)" if evidence.metric.is_share else ""
+    added = any(c.kind == "interaction" for c in study.comparisons)  # which is neither better nor worse
     for panel in panels:
-        panel.set_xlabel(f"worse ← {noun(evidence.metric)}{unit} → better", fontsize=7)
+        what = f"{noun(evidence.metric)}{unit}"
+        panel.set_xlabel(f"difference in {what}" if added else f"worse ← {what} → better", fontsize=7)
     canvas.legend(figure, _keys(evidence))
     return figure
 
@@ -90,8 +92,9 @@ def caption(evidence: Evidence) -> str:
     assert study is not None
     unit = " points" if evidence.metric.is_share else ""
     against = (
-        "Main effects: the mean of all cells with the part off minus that of all cells with it on; interactions: half "
-        "of what the one costs more where the other is off. "
+        "Main effects: the mean of all cells with the part off minus that of all cells with it on. Interactions: half "
+        "the difference between what switching one part off does where the other is off and where it is on; 0 where "
+        "the parts add up. "
         if any(c.kind != "variant" for c in study.comparisons)
         else f"Each variant minus {study.baseline}, on the same seeds, utterances and noise. "
     )

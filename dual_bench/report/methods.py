@@ -45,7 +45,7 @@ def _training(evidence: Evidence) -> str:
         f"Models: {', '.join(plan['models'])}. Each is trained with {plural(int(plan['seeds']), 'seed')} in the "
         f"{'regime' if len(regimes) == 1 else 'regimes'} {'; '.join(regimes)}. The epoch is chosen on the validation "
         "part, whose words suffer what those of the training part suffer. A model that reads no words is the same in "
-        f"every regime. Frozen encoders: {encoders or 'none'}."
+        f"the regimes clean, mixed and matched. Frozen encoders: {encoders or 'none'}."
     )
 
 
@@ -62,7 +62,7 @@ def _regime(evidence: Evidence, regime: str) -> str:
         ),
         "modality-dropout": (
             "models see the true words in training, and each utterance of a batch goes without each modality with "
-            f"probability {plan['training'].get('modality_dropout', 0):g}, never without all"
+            f"probability {plan['training'].get('modality_dropout', 0):g}, never without all that the model reads"
         ),
         MATCHED: (
             "for each corruption at each rate a model of its own, trained on just that, in other draws than those of "

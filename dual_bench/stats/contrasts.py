@@ -188,11 +188,12 @@ def detectable(width: Spread) -> float:
     return float((t.ppf(0.975, width.freedom) + t.ppf(0.8, width.freedom)) * width.error)
 
 
-def p_value(difference: float, width: Spread) -> float:
-    """Two-sided p of the t test of ``difference`` against 0."""
+def p_value(difference: float, width: Spread, margin: float = 0.0) -> float:
+    """p of the t test of ``difference`` against 0, two-sided; with a margin, against all that is no larger."""
+    size = abs(difference)
     if width.error == 0:
-        return 1.0 if difference == 0 else 0.0
-    return float(2 * t.sf(abs(difference) / width.error, width.freedom))
+        return 1.0 if size <= margin else 0.0
+    return float(sum(t.sf((size + end) / width.error, width.freedom) for end in (-margin, margin)))
 
 
 def holm(p: Sequence[float]) -> FloatArray:

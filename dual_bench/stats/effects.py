@@ -14,7 +14,7 @@ from dual_bench.schema import ComparisonInfo, Expected, StudyInfo
 from dual_bench.stats.contrasts import ALPHA, Severities, detectable, holm, overall, p_value, t_interval
 from dual_bench.stats.curves import key, point
 from dual_bench.stats.frame import Cube
-from dual_bench.stats.resampling import Interval, Spread, Weights, interval, spread
+from dual_bench.stats.resampling import Interval, Spread, Weights, interval, split
 from dual_bench.types import FloatArray
 
 Verdict = Literal["supported", "contradicted", "equivalent", "undecided", "undefined"]
@@ -37,7 +37,8 @@ class Effect:
     gain: float
     interval: Interval
     p: float
-    """Of the two-sided t test against no difference."""
+    """Of the two-sided t test against no difference; where none that matters is expected, against one no larger than
+    the margin: a smaller one is no contradiction."""
     p_adjusted: float
     p_equivalence: float
     """Of the two one-sided t tests against a difference as large as the margin (Schuirmann 1987, Journal of
@@ -84,7 +85,7 @@ def _effect(
         values = [(term.weight, points.at(term.system, term.regime, quantity)) for term in comparison.terms]
         estimate = float(sum(weight * value for weight, (value, _) in values))
         sample = np.sum([weight * replicates for weight, (_, replicates) in values], axis=0)
-        width, ends = spread(sample, points.weights), interval(estimate, sample, points.weights, level)
+        width, ends = split(sample, points.weights), interval(estimate, sample, points.weights, level)
     known = not ends.reason
     effect = Effect(
         comparison,
@@ -93,7 +94,7 @@ def _effect(
         estimate,
         estimate if points.higher_is_better else -estimate,
         t_interval(estimate, width, level) if known else ends,
-        p=p_value(estimate, width) if known else np.nan,
+        p=p_value(estimate, width, _excused(comparison, study)) if known else np.nan,
         p_adjusted=np.nan,
         p_equivalence=p_equivalence(estimate, width, study.margin) if known else np.nan,
         p_equivalence_adjusted=np.nan,
@@ -104,6 +105,11 @@ def _effect(
         seeds_needed=None,
     )
     return effect, width
+
+
+def _excused(comparison: ComparisonInfo, study: StudyInfo) -> float:
+    """How large a difference may be without contradicting the expectation that none matters."""
+    return study.margin if comparison.expected == "none" else 0.0
 
 
 class _Points:
@@ -161,8 +167,11 @@ def _judged(
         for i, p, q in zip(rows, different.tolist(), equivalent.tolist(), strict=True):
             effect = found[i]
             verdict = verdict_on(effect.comparison.expected, effect.gain, p, q)
+            excused = _excused(effect.comparison, study)
             needed = (
-                seeds_needed(effect.estimate, widths[i], study.margin, tests, seeds) if verdict == "undecided" else None
+                seeds_needed(effect.estimate, widths[i], study.margin, tests, seeds, excused)
+                if verdict == "undecided"
+                else None
             )
             judged[i] = replace(
                 effect, p_adjusted=p, p_equivalence_adjusted=q, family=family, verdict=verdict, seeds_needed=needed
@@ -190,17 +199,18 @@ def verdict_on(expected: Expected, gain: float, p: float, p_equivalence: float) 
     return "supported" if expected == ("gain" if gain > 0 else "loss") else "contradicted"
 
 
-def seeds_needed(estimate: float, width: Spread, margin: float, tests: int, seeds: int) -> int | None:
+def seeds_needed(
+    estimate: float, width: Spread, margin: float, tests: int, seeds: int, excused: float = 0.0
+) -> int | None:
     """The fewest seeds, more than there are, with which difference or equivalence would be shown at this estimate.
 
-    The part of the variance that seeds carry shrinks with their number, the parts of draws and clusters stay. The
-    bound is ALPHA over the number of tests of the family, Holm's strictest. None where ``MOST_SEEDS`` are too few: the
-    test part, not the training, is what is too small.
+    ``Spread.with_seeds`` says what more of them would do. The bound is ALPHA over the number of tests of the family,
+    Holm's strictest. None where ``MOST_SEEDS`` are too few.
     """
 
     def decides(count: int) -> bool:
         then = width.with_seeds(count)
-        return min(p_value(estimate, then), p_equivalence(estimate, then, margin)) * tests < ALPHA
+        return min(p_value(estimate, then, excused), p_equivalence(estimate, then, margin)) * tests < ALPHA
 
     if not decides(MOST_SEEDS):
         return None

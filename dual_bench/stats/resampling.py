@@ -10,7 +10,7 @@ clusters of test utterances*. It does not cover the choice of the training sampl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +85,8 @@ class Interval:
 class Spread:
     """How uncertain an estimate is: its standard error, and the degrees of freedom of that error.
 
-    ``parts`` are the variances that seeds, draws and clusters add to the estimate, ``counts`` how many there are.
+    ``parts`` are the variances that seeds, draws and clusters add to the estimate, each by itself, and the rest, which
+    they add together; ``counts`` how many seeds, draws and clusters there are. Only ``split`` finds them.
     """
 
     error: float
@@ -94,20 +95,49 @@ class Spread:
     counts: tuple[int, ...] = ()
 
     def with_seeds(self, count: int) -> Spread:
-        """What it would be with another number of seeds that differ as these do."""
+        """What it would be with another number of seeds that differ as these do.
+
+        The part of the seeds shrinks with their number, and so does the rest, which is taken for what seeds and
+        clusters do together; the parts of draws and clusters stay.
+        """
         if not self.parts or self.error == 0:
             return self
-        (seeds, *rest), (before, *others) = self.parts, self.counts
-        return _spread_of((seeds * before / count, *rest), (count, *others))
+        (seeds, draws, clusters, rest), (before, *others) = self.parts, self.counts
+        fewer = before / count
+        several = (count - 1) * (others[-1] - 1) + 1
+        found = _satterthwaite((seeds * fewer, draws, clusters, rest * fewer), (count, *others, several))
+        return Spread(*found, (seeds * fewer, draws, clusters, rest * fewer), (count, *others))
 
 
-def _spread_of(parts: tuple[float, ...], counts: tuple[int, ...]) -> Spread:
-    """Error and degrees of freedom of a sum of variances (Satterthwaite)."""
+def _satterthwaite(parts: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
+    """Standard error and degrees of freedom of a sum of variances, each of ``counts`` units."""
     total = sum(parts)
     if total == 0:
-        return Spread(0.0, np.inf, parts, counts)
+        return 0.0, np.inf
     shares = sum((part / total) ** 2 / max(n - 1, 1) for part, n in zip(parts, counts, strict=True))
-    return Spread(total**0.5, 1 / shares, parts, counts)
+    return total**0.5, 1 / shares
+
+
+def split(replicates: FloatArray, weights: Weights) -> Spread:
+    """``spread`` with its parts, each what a linear function of the weights of seeds, draws or clusters explains."""
+    width = spread(replicates, weights)
+    known = ~np.isnan(replicates)
+    if not width.error > 0 or known.sum() <= weights.clusters.shape[1] + 1:
+        return width
+    centred = replicates[known] - replicates[known].mean()
+    kinds = [weights.seeds[known], weights.draws[known], weights.clusters[known]]
+    found = [_explained(centred, w) if w.shape[1] > 1 else 0.0 for w in kinds]
+    # of R replicates of noise, n weights explain the share n / R; seeds and draws are few enough to pass that over
+    total, free = float(np.mean(centred**2)), kinds[2].shape[1] - 1
+    found[2] = max(total - (total - found[2]) * (len(centred) - 1) / (len(centred) - 1 - free), 0.0)
+    found = [part * w.shape[1] / max(w.shape[1] - 1, 1) for part, w in zip(found, kinds, strict=True)]
+    clusters = min(found[2], max(width.error**2 - found[0] - found[1], 0.0))
+    rest = max(width.error**2 - found[0] - found[1] - clusters, 0.0)
+    # the means of clusters over seeds carry as much of what seeds and clusters do together as is left beside them
+    shared = min(clusters, rest)
+    clusters, rest = clusters - shared, rest + shared
+    counts = tuple(w.shape[1] for w in kinds)
+    return Spread(width.error, width.freedom, (found[0], found[1], clusters, rest), counts)
 
 
 def spread(replicates: FloatArray, weights: Weights) -> Spread:
@@ -127,8 +157,8 @@ def spread(replicates: FloatArray, weights: Weights) -> Spread:
     centred = replicates[known] - replicates[known].mean()
     parts = [_explained(centred, w[known]) if w.shape[1] > 1 else 0.0 for w in (weights.seeds, weights.draws)]
     parts.append(max(float(np.mean(centred**2)) - sum(parts), 0.0))
-    unbiased = tuple(part * n / max(n - 1, 1) for part, n in zip(parts, counts, strict=True))
-    return _spread_of(unbiased, tuple(counts))
+    unbiased = [part * n / max(n - 1, 1) for part, n in zip(parts, counts, strict=True)]
+    return Spread(*_satterthwaite(unbiased, counts))
 
 
 def _explained(centred: FloatArray, counts: IntArray) -> float:
