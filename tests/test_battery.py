@@ -217,6 +217,19 @@ def test_a_model_that_reads_no_words_is_trained_once_for_all_regimes(
     assert len(weights) == 1
 
 
+def test_modality_dropout_trains_another_model_but_of_one_modality_none_can_be_spared(
+    manifest: Path, cache: Path, tmp_path: Path
+) -> None:
+    models = ["audio-vision:width=8", "audio-only:width=8"]
+    fields = {"corruptions": ["word-drop"], "rates": [1.0], "regimes": ["clean", "modality-dropout"]}
+    with kept_weights() as weights:
+        run = go(plan_for(manifest, models=models, **fields), cache, tmp_path / "run")
+    assert len(weights) == 3
+    scores = run.predictions.astype({"model": str, "regime": str}).groupby(["model", "regime"])["score_0"].sum()
+    assert scores["audio-only", "clean"] == scores["audio-only", "modality-dropout"]
+    assert scores["audio-vision", "clean"] != scores["audio-vision", "modality-dropout"]
+
+
 def test_mixed_trains_up_to_the_largest_rate_and_on_nothing_that_needs_a_model() -> None:
     conditions = [
         CLEAN,

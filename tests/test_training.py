@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from dual_bench.catalog import MODELS
@@ -20,12 +22,14 @@ from dual_bench.training import (
     Resident,
     TrainingSettings,
     build,
+    drawn_absent,
     exact_repeats,
     fit,
     resolve_device,
     standardised,
+    without,
 )
-from dual_bench.types import Batch, DualBenchError, Output, Ragged, Task, UserError, Widths
+from dual_bench.types import MODALITIES, Batch, DualBenchError, Modality, Output, Ragged, Task, UserError, Widths
 
 TASK = Task("classification", ("a", "b"))
 ROWS = np.arange(24)
@@ -164,3 +168,36 @@ def test_cuda_trains_and_repeats_itself() -> None:
             settings = TrainingSettings(epochs=2)
             histories.append(fit(model, resident, examples(ROWS[:16]), examples(ROWS[16:]), TASK, settings, 0).history)
     assert histories[0] == histories[1]
+
+
+# ------------------------------------------------------------------------------------- modality dropout
+
+
+@given(
+    st.integers(0, 1000),
+    st.floats(0, 0.99),
+    st.sets(st.sampled_from(MODALITIES), min_size=1).map(frozenset),
+)
+def test_no_utterance_goes_without_everything_that_is_read(
+    seed: int, probability: float, reads: frozenset[Modality]
+) -> None:
+    absent = drawn_absent(generator("absent", seed), 50, reads, probability)
+    assert set(absent) == reads
+    assert not np.all(list(absent.values()), axis=0).any()
+
+
+def test_each_modality_is_absent_as_often_as_it_says() -> None:
+    absent = drawn_absent(generator("absent share"), 40_000, frozenset(MODALITIES), 0.3)
+    # of those without all three, .3 ** 3, one is given back
+    for gone in absent.values():
+        assert abs(gone.mean() - (0.3 - 0.3**3 / 3)) < 0.01
+
+
+def test_an_absent_modality_has_no_valid_step_and_the_others_stay_as_they_are() -> None:
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    batch = Batch(torch.ones(3, 4, 2), mask, torch.ones(3, 4, 2), mask, torch.ones(3, 4, 2), mask)
+    gone = without(batch, {"audio": np.array([True, False, False]), "text": np.array([False, False, True])})
+    assert gone.audio_mask.any(dim=1).tolist() == [False, True, True]
+    assert gone.text_mask.any(dim=1).tolist() == [True, True, False]
+    assert gone.vision_mask.all()
+    assert torch.equal(gone.audio, batch.audio)

@@ -13,7 +13,8 @@ that differ only in motion loses .17 of the audio-visual accuracy.
 With the setting ``cues`` one kind of cue alone tells the classes apart, in a world of two classes with planted truth
 (``WORLDS``). In ``motion`` a voice or a face, one of the two in each utterance, rises slowly and falls fast or the
 other way round, from a random phase (``voices.WAVES``), while the other is neutral: neither an average nor the level at
-a known time tells the classes apart. In ``static`` voices and faces keep still and differ in level.
+a known time tells the classes apart. In ``voice-motion`` and ``face-motion`` it is always the voice, or the face. In
+``static`` voices and faces keep still and differ in level.
 
 Everything is drawn from streams named by seed and utterance or speaker: the first n utterances of any corpus are the
 corpus of n utterances.
@@ -82,9 +83,9 @@ class World:
     prior: NDArray[np.float64]
     confusion: Mapping[Modality, NDArray[np.float64]]
     rendered: Mapping[Modality, tuple[str, ...]]
-    in_turn: bool = False
-    """Whether in each utterance either the voice or the face, drawn evenly, expresses a class, and the other is
-    neutral."""
+    turns: tuple[frozenset[Modality], ...] = (frozenset({"audio", "vision"}),)
+    """Which of voice and face express a class; where there are several sets, each utterance draws one evenly, and what
+    is not in it is neutral."""
     told_by: str = ""
     """For people: what was planted."""
 
@@ -97,13 +98,29 @@ def _planted(classes: tuple[str, str], audio: tuple[str, str], vision: tuple[str
     return World(classes, np.array([0.5, 0.5]), confusion, rendered, **facts)
 
 
-Cues = Literal["all", "motion", "static"]
+def _moving(*turns: set[Modality], told_by: str) -> World:
+    return _planted(
+        ("slow rise", "fast rise"), voices.WAVES, faces.WAVES, turns=tuple(map(frozenset, turns)), told_by=told_by
+    )
+
+
+Cues = Literal["all", "motion", "voice-motion", "face-motion", "static"]
 WORLDS: Mapping[Cues, World] = {
     "all": World(EMOTIONS, PRIOR, CONFUSION, dict.fromkeys(MODALITIES, EMOTIONS)),
-    "motion": _planted(
-        ("slow rise", "fast rise"), voices.WAVES, faces.WAVES, in_turn=True,
+    "motion": _moving(
+        {"audio"}, {"vision"},
         told_by="in each utterance either the voice or the face rises slowly and falls fast, or the other way round, "
         "and nothing but that tells the two classes apart",
+    ),
+    "voice-motion": _moving(
+        {"audio"},
+        told_by="the voice rises slowly and falls fast, or the other way round, and nothing but that tells the two "
+        "classes apart; the face is neutral",
+    ),
+    "face-motion": _moving(
+        {"vision"},
+        told_by="the face rises slowly and falls fast, or the other way round, and nothing but that tells the two "
+        "classes apart; the voice is neutral",
     ),
     "static": _planted(
         ("level", "shifted"), ("neutral", "sadness"), ("neutral", "fear"),
@@ -150,11 +167,14 @@ def draw(settings: Settings) -> Latent:
     )
     truth = _inverse(np.tile(world.prior, (len(uniform), 1)), uniform[:, 0])
     expressed = {m: _inverse(world.confusion[m][truth], uniform[:, 1 + k]) for k, m in enumerate(MODALITIES)}
-    if world.in_turn:
-        turns = [generator("synthetic", settings.seed, _name(i), "turn").random() for i in range(settings.utterances)]
-        speaks = np.array(turns) < 0.5
-        expressed |= {"audio": np.where(speaks, expressed["audio"], -1)}
-        expressed |= {"vision": np.where(speaks, -1, expressed["vision"])}
+    if len(world.turns) > 1:
+        drawn = [generator("synthetic", settings.seed, _name(i), "turn").random() for i in range(settings.utterances)]
+        turn = (np.array(drawn) * len(world.turns)).astype(np.int64)
+    else:
+        turn = np.zeros(settings.utterances, np.int64)
+    for modality in ("audio", "vision"):
+        speaks = np.array([modality in speaking for speaking in world.turns])[turn]
+        expressed |= {modality: np.where(speaks, expressed[modality], -1)}
     return Latent(truth, expressed)
 
 
@@ -186,8 +206,8 @@ def ceiling(modalities: frozenset[Modality], corruption: str, rate: float, cues:
       a test sentence that expresses c (``synthetic_text.silence``). A neutral sentence has no cue, so q = 1: it looks
       like any other whose cues are lost.
 
-    Where voice and face speak in turn, the perceiver sees whose turn it is, and A(M) is the mean of A(M without face)
-    and A(M without voice), if M holds either.
+    Where voice and face take turns, the perceiver sees whose turn it is, and A(M) is the mean over turns of A of those
+    of M that express a class.
 
     The perceiver knows r and every cue phrase, the novel ones too. This is the expectation over all utterances: on a
     finite test split a classifier can score above it by chance. Without modalities it is the largest prior; for any
@@ -196,10 +216,8 @@ def ceiling(modalities: frozenset[Modality], corruption: str, rate: float, cues:
     if corruption not in ("clean", "word-drop", "utterance-drop") or not 0 <= rate <= 1:
         return math.nan
     world = WORLDS[cues]
-    if world.in_turn and modalities & {"audio", "vision"}:
-        alone = [_independent(world, modalities - {silent}, corruption, rate) for silent in ("audio", "vision")]
-        return float(np.mean(alone))
-    return _independent(world, modalities, corruption, rate)
+    heard = [modalities & (turn | {"text"}) for turn in world.turns]
+    return float(np.mean([_independent(world, some, corruption, rate) for some in heard]))
 
 
 def _independent(world: World, modalities: frozenset[Modality], corruption: str, rate: float) -> float:
