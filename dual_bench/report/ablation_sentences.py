@@ -122,7 +122,7 @@ def _open(evidence: Evidence, found: Sequence[Effect]) -> Iterator[str]:
         yield f"At these estimates more seeds alone would not decide {'it' if len(found) == 1 else 'them'}."
         return
     span = " to ".join(f"{n:,}" for n in dict.fromkeys((min(needed), max(needed))))
-    which = "it" if len(found) == 1 else f"{len(needed)} of these {len(found)}"
+    which = "it" if len(found) == 1 else "all of them" if len(needed) == len(found) else f"{len(needed)} of them"
     rest = "" if len(needed) == len(found) else ", and more seeds alone would not decide the others"
     yield f"If the estimates stayed as they are, some {span} seeds would decide {which}{rest}."
 

@@ -142,7 +142,7 @@ def summary(evidence: Evidence) -> pd.DataFrame:
 
 def certified(evidence: Evidence) -> Table | None:
     """What holds whatever the text, beside what was measured."""
-    if not evidence.certified:
+    if not any(bound.reads_words for bound in evidence.certified.values()):
         return None
     metric, lines, shown = evidence.metric, [], []
     moved = "a logit" if metric.task == "classification" else "the value"

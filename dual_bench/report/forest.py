@@ -100,8 +100,9 @@ def caption(evidence: Evidence) -> str:
     )
     return (
         f"{against}Points: {canvas.points(evidence)}; lines: {100 * LEVEL:g} % intervals, not corrected for their "
-        f"number; the verdict is. Grey: differences below the margin of {number(study.margin, evidence.metric)}{unit}. "
-        "In the order of the largest loss."
+        f"number; the verdict is. Grey: differences below the margin of {number(study.margin, evidence.metric)}{unit}; "
+        "two one-sided tests exclude larger ones already where the 90 % interval lies within it. In the order of the "
+        "largest loss."
     )
 
 
