@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dual_bench.report.ablation_tables import worst_measured
+from dual_bench.report.ablation_tables import in_order, worst_measured
 from dual_bench.report.evidence import Evidence
-from dual_bench.report.forest import label, rows
+from dual_bench.report.forest import label
 from dual_bench.report.numbers import gap, level, listing, noun, number, plural
+from dual_bench.stats.contrasts import ALPHA
 from dual_bench.stats.effects import Effect
 
 _EXPECTED = {"loss": "a loss", "gain": "a gain", "none": "no difference that matters"}
@@ -48,7 +49,7 @@ def margin(evidence: Evidence) -> str:
 
 def paragraph(evidence: Evidence) -> Iterator[str]:
     """What was found, verdict by verdict."""
-    found = _in_order(evidence)
+    found = in_order(evidence, True)
     if reason := evidence.no_interval():
         yield f"Nothing can be concluded: there is no interval ({reason})."
         return
@@ -60,10 +61,10 @@ def paragraph(evidence: Evidence) -> Iterator[str]:
     if reasons:
         yield f"Undefined: {'; '.join(reasons)}."
     for kind, opening in (("supported", "As expected"), ("contradicted", "Against the expectation")):
-        differing = [e for e in found if e.verdict == kind and e.p_equivalence_adjusted >= 0.05]
+        differing = [e for e in found if e.verdict == kind and e.p_equivalence_adjusted >= ALPHA]
         if differing:
             yield f"{opening}, {'; '.join(_difference(evidence, e) for e in differing)}."
-    held = [e for e in found if e.verdict == "supported" and e.p_equivalence_adjusted < 0.05]
+    held = [e for e in found if e.verdict == "supported" and e.p_equivalence_adjusted < ALPHA]
     if held:
         yield f"As expected, no difference of {margin(evidence)} or more: {_grouped(evidence, held)}."
     same = [e for e in found if e.verdict == "equivalent"]
@@ -82,11 +83,6 @@ def paragraph(evidence: Evidence) -> Iterator[str]:
         f"{plural(len(evidence.cube.seeds), 'seed')} of models of this size, trained in this way; a part that shows "
         "nothing here may matter elsewhere."
     )
-
-
-def _in_order(evidence: Evidence) -> list[Effect]:
-    order = {comparison: i for i, comparison in enumerate(rows(evidence))}
-    return sorted((e for e in evidence.effects if e.primary), key=lambda effect: order[effect.comparison])
 
 
 def _difference(evidence: Evidence, effect: Effect) -> str:

@@ -30,11 +30,9 @@ def others(evidence: Evidence) -> Table | None:
 
 def _table(evidence: Evidence, primary: bool, name: str, title: str) -> Table | None:
     study = evidence.study
-    found = [effect for effect in evidence.effects if effect.primary == primary]
+    found = in_order(evidence, primary)
     if study is None or not found:
         return None
-    order = {comparison: i for i, comparison in enumerate(rows(evidence))}
-    found.sort(key=lambda effect: order[effect.comparison])
     notes = (
         *(f"Adjusted p: {family}; those of equivalence likewise." for family in dict.fromkeys(e.family for e in found)),
         "Verdict: equivalent where a difference as large as the margin is excluded (two one-sided tests), else "
@@ -47,6 +45,13 @@ def _table(evidence: Evidence, primary: bool, name: str, title: str) -> Table | 
     )
     frame = pd.DataFrame([_row(evidence, effect, study.margin) for effect in found])
     return Table(name, title, frame, pd.DataFrame([_shown(evidence, effect) for effect in found]), notes)
+
+
+def in_order(evidence: Evidence, primary: bool) -> list[Effect]:
+    """The effects under primary, or under all other quantities, in the order of effect."""
+    order = {comparison: i for i, comparison in enumerate(rows(evidence))}
+    found = (effect for effect in evidence.effects if effect.primary == primary)
+    return sorted(found, key=lambda effect: order[effect.comparison])
 
 
 def _row(evidence: Evidence, effect: Effect, margin: float) -> dict[str, object]:
