@@ -62,38 +62,36 @@ def _share(sums: FloatArray) -> FloatArray:
     return _ratio(sums[..., 0], sums[..., 1])
 
 
-def _confusion(truth: FloatArray, scores: FloatArray) -> FloatArray:
-    n, k = scores.shape
-    cells = np.zeros((n, k * k))
-    cells[np.arange(n), truth.astype(int) * k + scores.argmax(axis=1)] = 1
-    return cells
+def _counts(truth: FloatArray, scores: FloatArray) -> FloatArray:
+    """For each class: whether it is true and predicted, true, predicted; (n, 3 K)."""
+    each = np.eye(scores.shape[1])
+    true, predicted = each[truth.astype(int)], each[scores.argmax(axis=1)]
+    return np.concatenate([true * predicted, true, predicted], axis=1)
 
 
-def _matrix(sums: FloatArray) -> FloatArray:
-    k = round(sums.shape[-1] ** 0.5)
-    return sums.reshape(*sums.shape[:-1], k, k)
+def _by_class(sums: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    hits, true, predicted = np.split(np.asarray(sums), 3, axis=-1)
+    return hits, true, predicted
 
 
 def _recall_mean(sums: FloatArray) -> FloatArray:
-    table = _matrix(sums)
-    present = table.sum(axis=-1) > 0
-    recall = _ratio(np.diagonal(table, axis1=-2, axis2=-1), table.sum(axis=-1))
-    return _ratio(np.where(present, recall, 0).sum(axis=-1), present.sum(axis=-1))
+    hits, true, _ = _by_class(sums)
+    return _ratio(np.where(true > 0, _ratio(hits, true), 0).sum(axis=-1), (true > 0).sum(axis=-1))
 
 
-def _f1(table: FloatArray) -> FloatArray:
+def _f1(sums: FloatArray) -> FloatArray:
     """F1 of each class, 2 TP / (true + predicted); NaN for a class that neither side holds."""
-    return _ratio(2 * np.diagonal(table, axis1=-2, axis2=-1), table.sum(axis=-1) + table.sum(axis=-2))
+    hits, true, predicted = _by_class(sums)
+    return _ratio(2 * hits, true + predicted)
 
 
 def _weighted_f1(sums: FloatArray) -> FloatArray:
-    table = _matrix(sums)
-    support = table.sum(axis=-1)
-    return _ratio((np.nan_to_num(_f1(table)) * support).sum(axis=-1), support.sum(axis=-1))
+    _, support, _ = _by_class(sums)
+    return _ratio((np.nan_to_num(_f1(sums)) * support).sum(axis=-1), support.sum(axis=-1))
 
 
 def _macro_f1(sums: FloatArray) -> FloatArray:
-    f1 = _f1(_matrix(sums))
+    f1 = _f1(sums)
     return _ratio(np.nan_to_num(f1).sum(axis=-1), (~np.isnan(f1)).sum(axis=-1))
 
 
@@ -108,15 +106,15 @@ ACCURACY = Metric(
 )
 UAR = Metric(
     "uar", "UAR", "classification", True, "mean recall over the classes present in the truth (balanced accuracy)",
-    _confusion, _recall_mean,
+    _counts, _recall_mean,
 )  # fmt: skip
 WEIGHTED_F1 = Metric(
     "weighted-f1", "Weighted F1", "classification", True, "mean of each class's F1, weighted by its true count",
-    _confusion, _weighted_f1,
+    _counts, _weighted_f1,
 )  # fmt: skip
 MACRO_F1 = Metric(
     "macro-f1", "Macro F1", "classification", True, "mean of each class's F1, over classes in truth or prediction",
-    _confusion, _macro_f1,
+    _counts, _macro_f1,
 )  # fmt: skip
 
 

@@ -14,10 +14,11 @@ from statsmodels.stats.multitest import multipletests
 from dual_bench.metrics import ACCURACY, MAE, Metric
 from dual_bench.schema import ComparisonInfo, Expected, StudyInfo, Term
 from dual_bench.seeding import generator
-from dual_bench.stats.contrasts import holm, p_value
-from dual_bench.stats.effects import Effect, by_size, effects, p_equivalence, seeds_needed, verdict_on
+from dual_bench.stats.contrasts import holm, needed, p_value
+from dual_bench.stats.effects import Effect, by_size, effects, p_equivalence, verdict_on
 from dual_bench.stats.frame import Cube, Key
-from dual_bench.stats.resampling import Spread, replicates, resample, split
+from dual_bench.stats.resampling import resample
+from dual_bench.stats.variance import Spread
 from dual_bench.types import FloatArray
 
 BASE = "dual"
@@ -168,7 +169,7 @@ def test_factorial_effects_are_those_of_least_squares_on_all_cells() -> None:
 def test_two_one_sided_tests_are_those_of_scipy() -> None:
     """On n paired differences the larger p of ttest_1samp against -margin and +margin."""
     d = generator("tost").normal(0.004, 0.02, 30)
-    width = Spread(float(d.std(ddof=1) / 30**0.5), 29.0)
+    width = Spread({(2,): float(d.var(ddof=1) / 30)}, (1, 1, 30))
     above = stats.ttest_1samp(d, -0.02, alternative="greater").pvalue
     below = stats.ttest_1samp(d, 0.02, alternative="less").pvalue
     assert p_equivalence(float(d.mean()), width, 0.02) == pytest.approx(max(above, below))
@@ -187,7 +188,7 @@ def test_a_verdict_turns_with_the_expectation_and_never_both_ways(
 
 def test_a_difference_that_may_lie_within_the_margin_does_not_contradict_that_none_matters() -> None:
     """Margin 0.02: a difference of 0.012 that is certain to be there, and one of 0.06."""
-    width = Spread(0.003, 50.0)
+    width = Spread({(2,): 0.003**2}, (1, 1, 51))
     assert p_value(0.012, width) < 0.001
     assert p_value(0.012, width, 0.02) > 0.9
     assert p_value(0.06, width, 0.02) < 0.001
@@ -210,54 +211,24 @@ def test_holm_is_that_of_statsmodels_and_undefined_p_values_count_for_nothing(p:
     np.testing.assert_allclose(np.delete(holm([*p[:place], np.nan, *p[place:]]), place), adjusted)
 
 
-@given(
-    st.floats(-0.05, 0.05), st.floats(1e-6, 1e-3), st.floats(0, 1e-4), st.integers(1, 60), st.sampled_from([0.0, 0.02])
-)
-def test_as_many_seeds_as_are_needed_decide_and_one_less_does_not(
-    estimate: float, seeds_part: float, clusters_part: float, tests: int, excused: float
+@given(st.floats(-0.05, 0.05), st.floats(1e-6, 1e-3), st.floats(0, 1e-4), st.integers(1, 60))
+def test_as_many_seeds_or_clusters_as_are_needed_decide_and_one_less_does_not(
+    estimate: float, seeds_part: float, clusters_part: float, tests: int
 ) -> None:
-    width = Spread((seeds_part + clusters_part) ** 0.5, 5.0, (seeds_part, 0.0, clusters_part, 0.0), (5, 5, 75))
+    width = Spread({(0,): seeds_part, (2,): clusters_part}, (5, 5, 75))
 
-    def decided(count: int) -> bool:
-        then = width.with_seeds(count)
-        difference = sum(stats.t.sf((abs(estimate) + end) / then.error, then.freedom) for end in (-excused, excused))
-        return bool(min(difference, p_equivalence(estimate, then, 0.02)) * tests < 0.05)
+    def decides(then: Spread) -> bool:
+        return min(p_value(estimate, then), p_equivalence(estimate, then, 0.02)) * tests < 0.05
 
-    needed = seeds_needed(estimate, width, 0.02, tests, 5, excused)
-    if needed is None:
-        assert not decided(1000)
-    else:
-        assert 5 < needed <= 1000
-        assert decided(needed)
-        assert needed == 6 or not decided(needed - 1)
-
-
-def test_more_seeds_shrink_what_seeds_add_alone_and_with_clusters() -> None:
-    width = Spread((0.04 + 0.01 + 0.02) ** 0.5, 4.0, (0.04, 0.0, 0.01, 0.02), (5, 5, 75))
-    assert width.with_seeds(20).error ** 2 == pytest.approx(0.01 + 0.01 + 0.005)
-    assert width.with_seeds(5).error == pytest.approx(width.error)
-
-
-@pytest.mark.parametrize(("source", "shape"), [("seed", (6, 1)), ("cluster", (1, 60)), ("both", (6, 60))])
-def test_the_spread_is_split_by_where_the_noise_comes_from(source: str, shape: tuple[int, int]) -> None:
-    """Differences that only seeds, only clusters, or only seeds and clusters together make; means over ten samples."""
-    rng, weights = generator("split", source), resample(generator("split weights"), 6, 1, 60, 2000)
-    shares, left = [], []
-    for _ in range(10):
-        noise = np.broadcast_to(rng.normal(0.5, 0.1, shape), (6, 60))[:, None]
-        sums = np.stack([noise, np.ones((6, 1, 60))], axis=-1)
-        width = split(replicates(sums, ACCURACY.value, weights), weights)
-        assert sum(width.parts) == pytest.approx(width.error**2)
-        shares.append(np.array(width.parts) / sum(width.parts))
-        left.append(width.with_seeds(600).error / width.error)
-    seeds, _, clusters, _ = np.mean(shares, axis=0)
-    if source == "cluster":
-        assert clusters > 0.9
-        assert np.mean(left) > 0.9  # more seeds do not help
-    else:
-        assert clusters < 0.15
-        assert np.mean(left) < 0.35  # a tenth, were nothing taken for the clusters'
-    assert seeds > 0.7 or source != "seed"
+    for level, found, most, have in zip(
+        ("seeds", "clusters"), needed(decides, width), (1_000, 100_000), (5, 75), strict=True
+    ):
+        if found is None:
+            assert not decides(width.with_counts(**{level: most}))
+        else:
+            assert have < found <= most
+            assert decides(width.with_counts(**{level: found}))
+            assert found == have + 1 or not decides(width.with_counts(**{level: found - 1}))
 
 
 def test_the_worst_loss_comes_first(found: list[Effect]) -> None:

@@ -10,11 +10,11 @@ import pandas as pd
 from dual_bench.report.certified import spread_of
 from dual_bench.report.evidence import LEVEL, Evidence
 from dual_bench.report.forest import label, rows
-from dual_bench.report.numbers import NOTHING, cell, fixed, p_value
-from dual_bench.report.table import Table, columns, heading, reasons
+from dual_bench.report.numbers import NOTHING, WOULD_DECIDE, cell, counts_needed, fixed, p_value
+from dual_bench.report.table import Table, columns, heading, none_as_nan, reasons
 from dual_bench.schema import ComparisonInfo
 from dual_bench.stats.curves import Estimate
-from dual_bench.stats.effects import MOST_SEEDS, Effect
+from dual_bench.stats.effects import Effect
 from dual_bench.stats.frame import system_name
 
 
@@ -37,8 +37,8 @@ def _table(evidence: Evidence, primary: bool, name: str, title: str) -> Table | 
         *(f"Adjusted p: {family}; those of equivalence likewise." for family in dict.fromkeys(e.family for e in found)),
         "Verdict: equivalent where a difference as large as the margin is excluded (two one-sided tests), else "
         "supported or contradicted where there is a difference, else undecided. Where none that matters was expected, "
-        "equivalence is what supports that, and p is of a difference beyond the margin, which contradicts it. Seeds: "
-        f"about how many would decide it if the estimate stayed as it is, {NOTHING} where {MOST_SEEDS:,} would not. "
+        "equivalence is what supports that, and p is of a difference beyond the margin, which contradicts it. "
+        f"{WOULD_DECIDE} "
         "Parameters and seconds of training, as measured when they were trained: changed side / baseline side, means "
         "over the models of each.",
         *reasons(Estimate(effect.estimate, effect.interval) for effect in found),
@@ -76,7 +76,8 @@ def _row(evidence: Evidence, effect: Effect, margin: float) -> dict[str, object]
         "detectable": effect.detectable,
         "expected": effect.comparison.expected,
         "verdict": effect.verdict,
-        "seeds_needed": np.nan if effect.seeds_needed is None else effect.seeds_needed,
+        "seeds_needed": none_as_nan(effect.seeds_needed),
+        "clusters_needed": none_as_nan(effect.clusters_needed),
         "parameters": _mean(evidence, changed, "parameters"),
         "parameters_baseline": _mean(evidence, base, "parameters"),
         **size,
@@ -97,16 +98,14 @@ def _shown(evidence: Evidence, effect: Effect) -> dict[str, str]:
         "equivalence p": p_value(effect.p_equivalence_adjusted),
         "expected": effect.comparison.expected,
         "verdict": f"{effect.verdict} (identical)" if effect.identical else effect.verdict,
-        "seeds": _seeds(effect),
+        "would decide: seeds / clusters": _missing(effect),
         "parameters": f"{fixed_thousands(size[0])} / {fixed_thousands(size[1])}",
         "fit, s": f"{fixed(time[0], 1)} / {fixed(time[1], 1)}",
     }
 
 
-def _seeds(effect: Effect) -> str:
-    if effect.verdict != "undecided":
-        return ""
-    return NOTHING if effect.seeds_needed is None else f"{effect.seeds_needed:,}"
+def _missing(effect: Effect) -> str:
+    return counts_needed(effect.seeds_needed, effect.clusters_needed) if effect.verdict == "undecided" else ""
 
 
 def fixed_thousands(value: float) -> str:

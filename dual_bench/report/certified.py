@@ -73,7 +73,7 @@ def _blank(rows: pd.DataFrame) -> dict[str, float]:
 
 def _estimate(worst: Cube, metric: Metric, key: Key, weights: Weights, level: float) -> Estimate:
     assert key.corruption == ANY_TEXT.corruption
-    return of_metric(metric, *point(worst, key, weights), weights, level)
+    return of_metric(metric, point(worst, key, weights), level)
 
 
 def spread_of(radii: Sequence[float]) -> str:

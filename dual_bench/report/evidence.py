@@ -15,13 +15,13 @@ from dual_bench.report import grid
 from dual_bench.report.certified import Certified, gather_certified
 from dual_bench.report.noise import Noise, Place, gather_noise
 from dual_bench.schema import CellInfo, StudyInfo
-from dual_bench.stats.contrasts import Contrast, compare, overall
-from dual_bench.stats.curves import Estimate, key, of_metric, point, rates
+from dual_bench.stats.contrasts import Contrast, compare
+from dual_bench.stats.curves import Estimate, estimate_of, key, of_metric, overall, point, rates
 from dual_bench.stats.effects import Effect, effects
 from dual_bench.stats.frame import Cube, Key, cube, system_name
-from dual_bench.stats.resampling import Weights, interval, resample
+from dual_bench.stats.resampling import Point, Weights, combined, resample
 from dual_bench.store import Run
-from dual_bench.types import TRANSCRIPT_PREFIX, FloatArray
+from dual_bench.types import TRANSCRIPT_PREFIX
 
 RESAMPLES = 2_000
 LEVEL = 0.95
@@ -118,8 +118,8 @@ class Evidence:
         """A metric of one system under one condition: of ``places``, or any for the primary metric."""
         where = key(system, regime, place.corruption, place.rate)
         if metric is None or metric is self.metric:
-            return self._once("at", where, lambda: of_metric(self.metric, *self._point(where), self.weights, LEVEL))
-        return of_metric(metric, *point(self.ends[metric.name], where, self.weights), self.weights, LEVEL)
+            return self._once("at", where, lambda: of_metric(self.metric, self.point(where), LEVEL))
+        return of_metric(metric, point(self.ends[metric.name], where, self.weights), LEVEL)
 
     def _once(self, what: str, where: Key, make: Callable[[], Estimate]) -> Estimate:
         """An estimate that many figures and tables ask for."""
@@ -131,14 +131,14 @@ class Evidence:
     def _estimates(self) -> dict[tuple[str, Key], Estimate]:
         return {}
 
-    def _point(self, where: Key) -> tuple[float, FloatArray]:
-        """Estimate and replicates of the primary metric; each is computed once."""
+    def point(self, where: Key) -> Point:
+        """The primary metric under any condition; each is computed once."""
         if where not in self._points:
             self._points[where] = point(self.cube, where, self.weights)
         return self._points[where]
 
     @cached_property
-    def _points(self) -> dict[Key, tuple[float, FloatArray]]:
+    def _points(self) -> dict[Key, Point]:
         return {}
 
     def loss(self, system: str, regime: str, place: Place) -> Estimate:
@@ -148,10 +148,8 @@ class Evidence:
 
     def _loss(self, where: Key) -> Estimate:
         sign = 1 if self.metric.higher_is_better else -1
-        clean, clean_sample = self._point(key(where.system, where.regime, "clean", 0.0))
-        noisy, noisy_sample = self._point(where)
-        value, sample = sign * (clean - noisy), sign * (clean_sample - noisy_sample)
-        return Estimate(value, interval(value, sample, self.weights, LEVEL))
+        clean = self.point(key(where.system, where.regime, "clean", 0.0))
+        return estimate_of(combined([(sign, clean), (-sign, self.point(where))]), LEVEL)
 
     def ranking(self, system: str, regime: str) -> list[tuple[str, Estimate]]:
         """(corruption, loss) in the last column of the grid, the largest loss first."""
@@ -163,8 +161,7 @@ class Evidence:
     def overall(self, system: str, regime: str, corruption: str) -> Estimate:
         """The primary metric over a whole corruption: the mean over its severities, or the area under its curve."""
         rates = self.noise.rates.get(corruption, ())
-        value, sample = overall(self.cube, system, regime, corruption, self.weights, rates)
-        return of_metric(self.metric, value, sample, self.weights, LEVEL)
+        return of_metric(self.metric, overall(self.cube, system, regime, corruption, self.weights, rates), LEVEL)
 
     def floor(self, metric: Metric | None = None) -> float:
         found = self.run.info.floors.get((metric or self.metric).name)

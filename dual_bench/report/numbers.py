@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from dual_bench.metrics import Metric
+from dual_bench.stats.contrasts import MOST
 from dual_bench.stats.curves import Estimate
-from dual_bench.stats.resampling import Interval
+from dual_bench.stats.intervals import Interval
 
 NOTHING = "–"
 """What stands where a number is undefined."""
@@ -90,3 +91,18 @@ def plural(count: int, noun: str) -> str:
     ('1 seed', '1,200 seeds')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+WOULD_DECIDE = (
+    "Would decide: about how many seeds, or else how many clusters of test utterances, if the estimate and what makes "
+    f"it uncertain stayed as they are; {NOTHING} where {MOST['seeds']:,} seeds, or {MOST['clusters']:,} clusters, "
+    "would not."
+)
+
+
+def counts_needed(*counts: int | None) -> str:
+    """
+    >>> counts_needed(12, None)
+    '12 / –'
+    """
+    return " / ".join(NOTHING if count is None else f"{count:,}" for count in counts)

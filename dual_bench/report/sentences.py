@@ -14,7 +14,7 @@ from dual_bench.report.noise import UNREACHED, Place
 from dual_bench.report.numbers import fixed, gap, level, listing, noun, number, p_value, plural
 from dual_bench.stats.contrasts import Contrast
 from dual_bench.stats.curves import Estimate
-from dual_bench.stats.resampling import Interval, caution
+from dual_bench.stats.intervals import Interval, caution
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,10 @@ def columns(estimate: Estimate, prefix: str = "") -> dict[str, float | str]:
     }
 
 
+def none_as_nan(count: int | None) -> float:
+    return np.nan if count is None else count
+
+
 def reasons(estimates: Iterable[Estimate]) -> tuple[str, ...]:
     """Why numbers or intervals are absent, each reason once."""
     found: dict[str, None] = {}

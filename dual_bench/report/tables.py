@@ -14,8 +14,8 @@ from dual_bench.report.ablation_tables import certified, hypotheses, others
 from dual_bench.report.evidence import EVERYTHING, LEVEL, MATCHED, Evidence, metrics
 from dual_bench.report.noise import ALL_GONE, Place
 from dual_bench.report.noise_tables import noise, severity
-from dual_bench.report.numbers import NOTHING, cell, fixed, noun, number, p_value
-from dual_bench.report.table import Table, columns, heading, reasons
+from dual_bench.report.numbers import NOTHING, WOULD_DECIDE, cell, counts_needed, fixed, noun, number, p_value
+from dual_bench.report.table import Table, columns, heading, none_as_nan, reasons
 from dual_bench.stats.curves import Estimate, key, retention
 
 NAMES = (
@@ -133,9 +133,8 @@ def _whole(evidence: Evidence) -> dict[str, str]:
 
 
 def _kept(evidence: Evidence, system: str, regime: str, place: Place) -> dict[str, Estimate]:
-    cube, weights = evidence.cube, evidence.weights
-    condition = key(system, regime, place.corruption, place.rate)
-    plain, normalised = retention(cube, system, regime, condition, evidence.floor(), weights, LEVEL)
+    noisy, clean = (evidence.point(key(system, regime, p.corruption, p.rate)) for p in (place, evidence.places[0]))
+    plain, normalised = retention(evidence.metric, noisy, clean, evidence.floor(), LEVEL)
     return {
         "clean text": evidence.at(system, regime, evidence.places[0]),
         ALL_GONE if place.label == ALL_GONE else "heaviest noise": evidence.at(system, regime, place),
@@ -173,6 +172,7 @@ def comparisons(evidence: Evidence) -> Table | None:
         size = {"seeds": c.seeds, "draws": c.draws, "clusters": c.clusters, "utterances": c.utterances}
         what = {"trained": c.regime, "quantity": c.quantity, "left": c.left, "right": c.right}
         tests = {"p": c.p, "p_adjusted": c.p_adjusted, "family": c.family, "detectable": c.detectable}
+        tests |= {"seeds_needed": none_as_nan(c.seeds_needed), "clusters_needed": none_as_nan(c.clusters_needed)}
         rows.append({**what, "metric": c.metric, "estimate": c.estimate, **ends, **tests, **size, "verdict": c.verdict})
         shown.append(
             {
@@ -183,6 +183,9 @@ def comparisons(evidence: Evidence) -> Table | None:
                 "p": p_value(c.p),
                 "adjusted p": p_value(c.p_adjusted),
                 "detectable": number(c.detectable, metric),
+                "would decide: seeds / clusters": (
+                    counts_needed(c.seeds_needed, c.clusters_needed) if c.verdict == "undecided" else ""
+                ),
                 "seeds × draws × clusters": f"{c.seeds} × {c.draws} × {c.clusters}",
                 "verdict": c.verdict if c.verdict.startswith("un") else f"{c.left} {c.verdict}",
             }
@@ -191,7 +194,8 @@ def comparisons(evidence: Evidence) -> Table | None:
     notes = (
         *(f"Adjusted p: {family}." for family in families),
         f"Every comparison rests on {contrasts[0].utterances:,} test utterances. Detectable: the smallest true "
-        "difference that the design would see with power 0.8 at two-sided 0.05, before correction.",
+        "difference that the design would see with power 0.8 at two-sided 0.05, before correction. "
+        f"{WOULD_DECIDE}",
         *reasons(Estimate(c.estimate, c.interval) for c in contrasts),
     )
     title = f"Paired comparisons with {evidence.reference}"

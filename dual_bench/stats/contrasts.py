@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from scipy.stats import t
 
 from dual_bench.catalog import CORRUPTIONS, did_you_mean
-from dual_bench.stats.curves import area_point, point
+from dual_bench.stats.curves import overall, point
 from dual_bench.stats.frame import Cube, Key
-from dual_bench.stats.resampling import Interval, Spread, Weights, interval, spread
+from dual_bench.stats.intervals import Interval, interval, t_interval
+from dual_bench.stats.resampling import Point, Weights
+from dual_bench.stats.variance import Spread
 from dual_bench.types import TRANSCRIPT_PREFIX, FloatArray, UserError
 
 Verdict = Literal["better", "worse", "undecided", "undefined"]
@@ -43,7 +46,14 @@ class Contrast:
     detectable: float
     """Smallest true difference that this design would see with power 0.8 at two-sided 0.05, before correction."""
     verdict: Verdict
+    seeds_needed: int | None = None
+    clusters_needed: int | None = None
+    """Where undecided: how many seeds, or how many clusters, would decide it if the estimate and what makes it
+    uncertain stayed as they are; None where ``MOST`` would not."""
 
+
+MOST = {"seeds": 1_000, "clusters": 100_000}
+"""More than anybody has: what they would not decide, seeds or clusters alone do not decide."""
 
 Severities = Mapping[str, Sequence[float]]
 """The rate of each severity of a corruption; one rate may stand for several severities."""
@@ -58,12 +68,11 @@ def compare(
     rate (a transcript) that condition. A largest rate that repeats another's predictions is compared once. Both sides
     share the resamples, so the differences are paired.
 
-    Interval and p: those of the two-sided t test of the difference by its bootstrap standard error
-    (``resampling.spread``), and not the share of replicates beyond 0, for two reasons. Where seeds make the
-    difference, that share rejected a true null in 15 % of simulated runs of 5 seeds at nominal 5 %, centred or not;
-    this test in 5 %. And its smallest value, 2 / (R + 1), times a family of 60 is above .05 at R = 2000, however clear
-    the difference. Corrected by Holm (1979,
-    Scandinavian Journal of Statistics 6:65) over all contrasts returned; undefined ones do not count.
+    Interval and p: those of the two-sided t test of the difference by its standard error (``variance.spread``), and not
+    the share of replicates beyond 0, for two reasons. Where seeds make the difference, that share rejects a true null
+    in 15 % of simulated runs of 5 seeds at nominal 5 %, centred or not. And its smallest value, 2 / (R + 1), times a
+    family of 60 is above .05 at R = 2000, however clear the difference. Corrected by Holm (1979, Scandinavian Journal
+    of Statistics 6:65) over all contrasts returned; undefined ones do not count.
     """
     if reference not in cube.systems():
         raise UserError(f"no predictions of '{reference}' to compare with{did_you_mean(reference, cube.systems())}")
@@ -80,33 +89,15 @@ def compare(
             if right != reference and (right, regime) in pairs:
                 other = _quantities(cube, right, regime, weights, severities or {})
                 names = (reference, right, regime)
-                found += [_contrast(cube, names, q, left[q], other[q], weights, level) for q in left]
+                found += [_contrast(cube, names, q, left[q], other[q], level) for q in left]
     return _judged(found, cube, reference)
-
-
-def overall(
-    cube: Cube, system: str, regime: str, corruption: str, weights: Weights, rates: Sequence[float] = ()
-) -> tuple[float, FloatArray]:
-    """One number for a whole corruption, estimate and replicates (R,).
-
-    Where ``rates`` are those of its severities: the plain mean over severities, without clean text. They are even
-    steps of damage on purpose and their rates are not, so that an area over the rate would weigh them by how a
-    corruption happens to be parametrised. A severity that the corruption cannot reach counts with the rate that stands
-    in for it. Without severities: the area under the curve over the nominal rate, clean text included.
-    """
-    if not rates:
-        return area_point(cube, system, regime, corruption, weights)
-    points = {rate: point(cube, Key(system, regime, corruption, rate), weights) for rate in set(rates)}
-    value = np.mean([points[rate][0] for rate in rates])
-    return float(value), np.mean([points[rate][1] for rate in rates], axis=0)
 
 
 @dataclass(frozen=True)
 class _Quantity:
-    """Estimate and replicates (R,) of one side."""
+    """One side."""
 
-    estimate: float
-    sample: FloatArray
+    point: Point
     draws: int
 
 
@@ -129,7 +120,7 @@ def _repeated(cube: Cube) -> list[str]:
 
 def _quantities(cube: Cube, system: str, regime: str, weights: Weights, severities: Severities) -> dict[str, _Quantity]:
     def at(key: Key) -> _Quantity:
-        return _Quantity(*point(cube, key, weights), cube.sums[key].shape[1])
+        return _Quantity(point(cube, key, weights), cube.sums[key].shape[1])
 
     found = {"clean": at(Key(system, regime, "clean", 0.0))}
     for corruption in cube.corruptions():
@@ -138,34 +129,27 @@ def _quantities(cube: Cube, system: str, regime: str, weights: Weights, severiti
         if lower:
             rates = severities.get(corruption, ())
             whole = overall(cube, system, regime, corruption, weights, rates)
-            found[f"{corruption} {'mean' if rates else 'area'}"] = _Quantity(*whole, worst.draws)
+            found[f"{corruption} {'mean' if rates else 'area'}"] = _Quantity(whole, worst.draws)
         transcript = corruption.startswith(TRANSCRIPT_PREFIX)
         found[corruption if transcript else f"{corruption} {largest}"] = worst
     return found
 
 
 def _contrast(
-    cube: Cube,
-    names: tuple[str, str, str],
-    quantity: str,
-    left: _Quantity,
-    right: _Quantity,
-    weights: Weights,
-    level: float,
-) -> Contrast:
-    difference, sample = left.estimate - right.estimate, left.sample - right.sample
-    ends = interval(difference, sample, weights, level)
-    width = spread(sample, weights)
+    cube: Cube, names: tuple[str, str, str], quantity: str, left: _Quantity, right: _Quantity, level: float
+) -> tuple[Contrast, Spread]:
+    difference = left.point - right.point
+    ends, width = interval(difference, level), difference.spread
     known = not ends.reason
     if known:  # the interval and p are of one test, so that they cannot contradict each other
-        ends = t_interval(difference, width, level)
-    return Contrast(
+        ends = t_interval(difference.estimate, width, level)
+    contrast = Contrast(
         *names,
         quantity=quantity,
         metric=cube.metric.name,
-        estimate=difference,
+        estimate=difference.estimate,
         interval=ends,
-        p=p_value(difference, width) if known else np.nan,
+        p=p_value(difference.estimate, width) if known else np.nan,
         p_adjusted=np.nan,
         family="",
         seeds=len(cube.seeds),
@@ -175,12 +159,7 @@ def _contrast(
         detectable=detectable(width) if known else np.nan,
         verdict="undefined",
     )
-
-
-def t_interval(difference: float, width: Spread, level: float) -> Interval:
-    """The interval of the t test of ``difference``."""
-    half = float(t.ppf((1 + level) / 2, width.freedom) * width.error) if width.error else 0.0
-    return Interval(difference - half, difference + half, level)
+    return contrast, width
 
 
 def detectable(width: Spread) -> float:
@@ -212,14 +191,46 @@ def holm(p: Sequence[float]) -> FloatArray:
     return values
 
 
-def _judged(contrasts: list[Contrast], cube: Cube, reference: str) -> list[Contrast]:
-    """Adjusted p and verdict of every contrast."""
-    adjusted = holm([contrast.p for contrast in contrasts])
-    family = f"Holm over {int(np.sum(~np.isnan(adjusted)))} contrasts of {cube.metric.name} with {reference}"
-    return [
-        replace(c, p_adjusted=float(a), family=family, verdict=_verdict(c, a, cube.metric.higher_is_better))
-        for c, a in zip(contrasts, adjusted, strict=True)
-    ]
+def needed(decides: Callable[[Spread], bool], width: Spread) -> tuple[int | None, int | None]:
+    """The fewest seeds, and the fewest clusters, with which the spread ``decides``; None where ``MOST`` do not.
+
+    More than there are, that is: ``Spread.with_counts`` says what more of them would do.
+    """
+    return _fewest(decides, width, "seeds"), _fewest(decides, width, "clusters")
+
+
+def _fewest(decides: Callable[[Spread], bool], width: Spread, level: Literal["seeds", "clusters"]) -> int | None:
+    def enough(count: int) -> bool:
+        return decides(width.with_counts(**{level: count}))
+
+    low, high = width.counts[0 if level == "seeds" else 2], MOST[level]
+    if low >= high or not enough(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def _judged(found: Sequence[tuple[Contrast, Spread]], cube: Cube, reference: str) -> list[Contrast]:
+    """Adjusted p, verdict, and what is missing for one."""
+    adjusted = holm([contrast.p for contrast, _ in found])
+    tests = int(np.sum(~np.isnan(adjusted)))
+    family = f"Holm over {tests} contrasts of {cube.metric.name} with {reference}"
+    judged = []
+    for (contrast, width), p in zip(found, adjusted.tolist(), strict=True):
+        verdict = _verdict(contrast, p, cube.metric.higher_is_better)
+        contrast = replace(contrast, p_adjusted=p, family=family, verdict=verdict)
+        if verdict == "undecided":
+            seeds, clusters = needed(partial(_decides, contrast.estimate, tests), width)
+            contrast = replace(contrast, seeds_needed=seeds, clusters_needed=clusters)
+        judged.append(contrast)
+    return judged
+
+
+def _decides(difference: float, tests: int, width: Spread) -> bool:
+    """Whether a spread would decide by Holm's strictest bound."""
+    return p_value(difference, width) * tests < ALPHA
 
 
 def _verdict(contrast: Contrast, adjusted: float, higher_is_better: bool) -> Verdict:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
+from scipy.stats import kendalltau
 
 from dual_bench.metrics import Metric
 from dual_bench.stats.frame import Cube, Key
-from dual_bench.stats.resampling import Interval, Weights, estimate, interval, replicates
+from dual_bench.stats.intervals import Interval, interval, no_interval
+from dual_bench.stats.resampling import Point, Weights, combined, point_of, quotient, shifted
 from dual_bench.types import FloatArray
 
 
@@ -34,84 +38,175 @@ def key(system: str, regime: str, corruption: str, rate: float) -> Key:
     return Key(system, regime, corruption if rate > 0 else "clean", rate)
 
 
-def point(cube: Cube, key: Key, weights: Weights) -> tuple[float, FloatArray]:
-    """Estimate and replicates (R,) under one condition."""
-    sums, value = cube.sums[key], cube.metric.value
-    return estimate(sums, value), replicates(sums, value, weights)
+def point(cube: Cube, key: Key, weights: Weights) -> Point:
+    """The metric under one condition."""
+    return point_of(cube.sums[key], cube.metric.value, weights)
 
 
-def trapezoid(rates: list[float], values: FloatArray) -> FloatArray:
-    """Area under straight lines through (rate, value), divided by the range of rates: (rates, ...) -> (...).
+# ---------------------------------------------------------------------------------- one whole corruption
+
+
+def trapezoid(rates: Sequence[float]) -> FloatArray:
+    """The weight of each height in the area under straight lines through (rate, height), over the range of rates.
 
     In the metric's own units, so that a flat curve has the area of its height.
+
+    >>> trapezoid([0.0, 0.5, 1.0])
+    array([0.25, 0.5 , 0.25])
     """
-    steps = np.diff(rates).reshape(-1, *[1] * (values.ndim - 1))
-    return np.asarray((steps * (values[1:] + values[:-1]) / 2).sum(axis=0) / (rates[-1] - rates[0]))
+    steps = np.diff(rates)
+    weights: FloatArray = (np.append(steps, 0) + np.append(0, steps)) / 2 / (rates[-1] - rates[0])
+    return weights
 
 
-def area_point(cube: Cube, system: str, regime: str, corruption: str, weights: Weights) -> tuple[float, FloatArray]:
-    """Estimate and replicates (R,) of the area; a resample holds the same seeds, draws and clusters at every rate."""
+def area_point(cube: Cube, system: str, regime: str, corruption: str, weights: Weights) -> Point:
+    """Mean height of the degradation curve by the trapezoid rule; a resample holds the same seeds, draws and clusters
+    at every rate."""
     grid = rates(cube, corruption)
-    points = [point(cube, key(system, regime, corruption, rate), weights) for rate in grid]
-    values = np.array([value for value, _ in points])
-    return float(trapezoid(grid, values)), trapezoid(grid, np.stack([sample for _, sample in points]))
+    heights = [point(cube, key(system, regime, corruption, rate), weights) for rate in grid]
+    return combined(zip(trapezoid(grid).tolist(), heights, strict=True))
+
+
+def overall(
+    cube: Cube, system: str, regime: str, corruption: str, weights: Weights, rates: Sequence[float] = ()
+) -> Point:
+    """One number for a whole corruption.
+
+    Where ``rates`` are those of its severities: the plain mean over severities, without clean text. They are even
+    steps of damage on purpose and their rates are not, so that an area over the rate would weigh them by how a
+    corruption happens to be parametrised. A severity that the corruption cannot reach counts with the rate that stands
+    in for it. Without severities: the area under the curve over the nominal rate, clean text included.
+    """
+    if not rates:
+        return area_point(cube, system, regime, corruption, weights)
+    points = {rate: point(cube, Key(system, regime, corruption, rate), weights) for rate in set(rates)}
+    return combined((1 / len(rates), points[rate]) for rate in rates)
 
 
 def curve(
     cube: Cube, system: str, regime: str, corruption: str, weights: Weights, level: float = 0.95
 ) -> list[tuple[float, Estimate]]:
     """(rate, estimate) at every rate from 0 on; intervals are pointwise."""
-    found = []
-    for rate in rates(cube, corruption):
-        value, sample = point(cube, key(system, regime, corruption, rate), weights)
-        found.append((rate, of_metric(cube.metric, value, sample, weights, level)))
-    return found
+    return [
+        (rate, of_metric(cube.metric, point(cube, key(system, regime, corruption, rate), weights), level))
+        for rate in rates(cube, corruption)
+    ]
 
 
 def area(cube: Cube, system: str, regime: str, corruption: str, weights: Weights, level: float = 0.95) -> Estimate:
     """Mean height of the degradation curve by the trapezoid rule, in the metric's own units."""
-    value, sample = area_point(cube, system, regime, corruption, weights)
-    return of_metric(cube.metric, value, sample, weights, level)
+    return of_metric(cube.metric, area_point(cube, system, regime, corruption, weights), level)
+
+
+# ---------------------------------------------------------------------------------------- what is kept
 
 
 def retention(
-    cube: Cube, system: str, regime: str, condition: Key, floor: float, weights: Weights, level: float = 0.95
+    metric: Metric, noisy: Point, clean: Point, floor: float, level: float = 0.95
 ) -> tuple[Estimate, Estimate]:
-    """What is left of the clean performance under ``condition``: (plain, floor-normalised).
+    """What is left of the clean performance: (plain, floor-normalised).
 
     Plain: noisy / clean, for metrics where higher is better. Floor-normalised, in either direction:
     (noisy - floor) / (clean - floor), 1 where nothing is lost and 0 at the floor, the metric of the best constant
     prediction, here a fixed number. Ratios of estimates; clean must lie on the better side of 0, or of the floor.
     """
-    noisy, noisy_sample = point(cube, Key(system, regime, condition.corruption, condition.rate), weights)
-    clean, clean_sample = point(cube, key(system, regime, "clean", 0.0), weights)
-    sign = 1 if cube.metric.higher_is_better else -1
+    sign = 1 if metric.higher_is_better else -1
 
     def ratio(origin: float, reason: str) -> Estimate:
-        gaps = sign * (np.append(clean_sample, clean) - origin)
-        left = sign * (np.append(noisy_sample, noisy) - origin)
-        share = np.divide(left, gaps, out=np.full(len(gaps), np.nan), where=gaps > 0)
-        return _estimate(float(share[-1]), share[:-1], weights, level, reason)
+        sides = (combined([(sign, shifted(side, -origin))]) for side in (noisy, clean))
+        return estimate_of(quotient(*sides), level, reason)
 
-    title = cube.metric.title
     if sign > 0:
-        plain = ratio(0.0, f"clean {title} is not above 0")
+        plain = ratio(0.0, f"clean {metric.title} is not above 0")
     else:
-        plain = Estimate(
-            np.nan, Interval(np.nan, np.nan, level, f"a share of {title} kept has no meaning: lower is better")
-        )
-    bottom = f"the floor of {title} is undefined" if np.isnan(floor) else f"clean {title} is not better than the floor"
+        plain = Estimate(np.nan, no_interval(level, f"a share of {metric.title} kept has no meaning: lower is better"))
+    bottom = (
+        f"the floor of {metric.title} is undefined"
+        if np.isnan(floor)
+        else f"clean {metric.title} is not better than the floor"
+    )
     return plain, ratio(floor, bottom)
 
 
-def of_metric(metric: Metric, value: float, sample: FloatArray, weights: Weights, level: float = 0.95) -> Estimate:
+# -------------------------------------------------------------------------------- against a named model
+
+
+def error(metric: Metric, point: Point) -> Point:
+    """How far from perfect: the best value of the metric minus the metric, or the metric where lower is better."""
+    return shifted(combined([(-1.0, point)]), metric.high) if metric.higher_is_better else point
+
+
+def corruption_error(metric: Metric, noisy: Point, reference: Point) -> Point:
+    """Error under a corruption over that of a named reference model (Hendrycks & Dietterich 2019, ICLR).
+
+    Both are means over the same rates or severities, which is the same as their ratio of sums. 1 is the reference
+    itself, lower is better.
+    """
+    return quotient(error(metric, noisy), error(metric, reference))
+
+
+def relative_corruption_error(
+    metric: Metric, noisy: Point, clean: Point, reference: Point, reference_clean: Point
+) -> Point:
+    """What a corruption adds to the clean error, over what it adds to that of the reference (ibid.); lower is better.
+
+    Undefined where the corruption does not harm the reference.
+    """
+    sides = [error(metric, a) - error(metric, b) for a, b in ((noisy, clean), (reference, reference_clean))]
+    return quotient(*sides)
+
+
+def mean_point(points: Iterable[Point]) -> Point:
+    """The plain mean, of corruption errors over corruptions for one: the mean corruption error."""
+    listed = list(points)
+    return combined((1 / len(listed), one) for one in listed)
+
+
+# ------------------------------------------------------------------------------------ where a curve breaks
+
+
+def breaking_rate(curve: Sequence[tuple[float, Estimate]], line: float, higher_is_better: bool) -> tuple[float, str]:
+    """The first tested rate at which a system is no longer shown to be better than ``line``, and why there is none.
+
+    That is, at which the worse end of its interval is not on the better side. ``line`` is the floor; or 0, of a curve
+    of differences from another model.
+    """
+    for rate, found in curve:
+        ends = found.interval
+        if np.isnan([ends.low, ends.high, line]).any():
+            return np.nan, ends.reason or "there is no line to compare with"
+        if (ends.low <= line) if higher_is_better else (ends.high >= line):
+            return rate, ""
+    return np.nan, "better at every rate tested"
+
+
+def rank_stability(points: Sequence[Point]) -> tuple[float, str]:
+    """Mean Kendall tau-b, over pairs of noise draws, of how two draws order the systems, and why there is none.
+
+    ``points`` are the systems under one condition; each draw orders them by their mean over seeds. 1: every draw gives
+    the same order; 0: as good as none.
+    """
+    values = np.array([p.influence.mean(axis=(0, 2)) for p in points])
+    if len(values) < 2 or values.shape[1] < 2:
+        return np.nan, "needs two systems and two noise draws"
+    found = [float(kendalltau(values[:, i], values[:, j])[0]) for i, j in combinations(range(values.shape[1]), 2)]
+    if np.isnan(found).any():
+        return np.nan, "a draw does not order the systems"
+    return float(np.mean(found)), ""
+
+
+# ----------------------------------------------------------------------------------------- with intervals
+
+
+def of_metric(metric: Metric, point: Point, level: float = 0.95) -> Estimate:
     """Value and interval of the metric itself, whose interval ends where the metric does."""
-    found = _estimate(value, sample, weights, level)
+    found = estimate_of(point, level)
     low, high = np.clip([found.interval.low, found.interval.high], metric.low, metric.high)
-    return Estimate(value, replace(found.interval, low=float(low), high=float(high)))
+    return Estimate(found.value, replace(found.interval, low=float(low), high=float(high)))
 
 
-def _estimate(value: float, sample: FloatArray, weights: Weights, level: float, reason: str = "undefined") -> Estimate:
-    if np.isnan(value):
-        return Estimate(value, Interval(np.nan, np.nan, level, reason))
-    return Estimate(value, interval(value, sample, weights, level))
+def estimate_of(point: Point, level: float = 0.95, reason: str = "undefined") -> Estimate:
+    """The estimate with its interval; ``reason`` is why the estimate itself would be undefined."""
+    if np.isnan(point.estimate):
+        return Estimate(np.nan, no_interval(level, reason))
+    return Estimate(point.estimate, interval(point, level))

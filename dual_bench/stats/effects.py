@@ -5,22 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from scipy.stats import t
 
 from dual_bench.schema import ComparisonInfo, Expected, StudyInfo
-from dual_bench.stats.contrasts import ALPHA, Severities, detectable, holm, overall, p_value, t_interval
-from dual_bench.stats.curves import key, point
+from dual_bench.stats.contrasts import ALPHA, Severities, detectable, holm, needed, p_value
+from dual_bench.stats.curves import key, overall, point
 from dual_bench.stats.frame import Cube
-from dual_bench.stats.resampling import Interval, Spread, Weights, interval, split
-from dual_bench.types import FloatArray
+from dual_bench.stats.intervals import Interval, interval, no_interval, t_interval
+from dual_bench.stats.resampling import Point, Weights, combined
+from dual_bench.stats.variance import UNKNOWN, Spread
 
 Verdict = Literal["supported", "contradicted", "equivalent", "undecided", "undefined"]
-
-MOST_SEEDS = 1_000
-"""As many seeds as nobody trains: what they would not decide, seeds do not decide."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,8 @@ class Effect:
     verdict: Verdict
     seeds_needed: int | None
     """Where undecided: how many seeds would decide it, if the estimate stayed as it is; None where none would."""
+    clusters_needed: int | None
+    """Likewise, how many clusters."""
 
 
 def effects(
@@ -70,7 +71,7 @@ def effects(
             effect, width = _effect(points, comparison, quantity, study, level)
             found.append(effect)
             widths.append(width)
-    return _judged(found, widths, study, len(cube.seeds), cube.metric.title)
+    return _judged(found, widths, study, cube.metric.title)
 
 
 def _effect(
@@ -79,15 +80,15 @@ def _effect(
     """One comparison under one quantity, not yet corrected or judged."""
     absent = [term.system for term in comparison.terms if not points.has(term.system, term.regime)]
     if absent:
-        estimate, sample = np.nan, np.full(1, np.nan)
-        width, ends = Spread(np.nan, np.nan), Interval(np.nan, np.nan, level, f"'{absent[0]}' has no finished cell")
+        estimate, identical, width = np.nan, False, UNKNOWN
+        ends = no_interval(level, f"'{absent[0]}' has no finished cell")
     else:
-        values = [(term.weight, points.at(term.system, term.regime, quantity)) for term in comparison.terms]
-        estimate = float(sum(weight * value for weight, (value, _) in values))
-        sample = np.sum([weight * replicates for weight, (_, replicates) in values], axis=0)
-        width, ends = split(sample, points.weights), interval(estimate, sample, points.weights, level)
+        sides = [(term.weight, points.at(term.system, term.regime, quantity)) for term in comparison.terms]
+        effect = combined(sides)
+        estimate, width, ends = effect.estimate, effect.spread, interval(effect, level)
+        identical = estimate == 0 and not effect.influence.any()
     known = not ends.reason
-    effect = Effect(
+    found = Effect(
         comparison,
         quantity,
         quantity in study.primary,
@@ -100,11 +101,12 @@ def _effect(
         p_equivalence_adjusted=np.nan,
         family="",
         detectable=detectable(width) if known else np.nan,
-        identical=bool(known and estimate == 0 and not sample.any()),
+        identical=known and identical,
         verdict="undefined",
         seeds_needed=None,
+        clusters_needed=None,
     )
-    return effect, width
+    return found, width
 
 
 def _excused(comparison: ComparisonInfo, study: StudyInfo) -> float:
@@ -113,13 +115,13 @@ def _excused(comparison: ComparisonInfo, study: StudyInfo) -> float:
 
 
 class _Points:
-    """Estimate and replicates of every side under every quantity, each computed once."""
+    """Every side under every quantity, each computed once."""
 
     def __init__(self, cube: Cube, weights: Weights, severities: Severities) -> None:
         self._cube, self.weights, self._severities = cube, weights, severities
         self.higher_is_better = cube.metric.higher_is_better
         self._there = {(key.system, key.regime) for key in cube.sums}
-        self._known: dict[tuple[str, str, str], tuple[float, FloatArray]] = {}
+        self._known: dict[tuple[str, str, str], Point] = {}
         self._where: dict[str, tuple[str, float | None]] = {"clean": ("clean", 0.0)}
         for name in cube.corruptions():
             rates = cube.rates(name)
@@ -135,7 +137,7 @@ class _Points:
     def has(self, system: str, regime: str) -> bool:
         return (system, regime) in self._there
 
-    def at(self, system: str, regime: str, quantity: str) -> tuple[float, FloatArray]:
+    def at(self, system: str, regime: str, quantity: str) -> Point:
         place = (system, regime, quantity)
         if place not in self._known:
             name, rate = self._where[quantity]
@@ -154,9 +156,7 @@ def p_equivalence(difference: float, width: Spread, margin: float) -> float:
     return float(t.sf((margin - abs(difference)) / width.error, width.freedom))
 
 
-def _judged(
-    found: Sequence[Effect], widths: Sequence[Spread], study: StudyInfo, seeds: int, metric: str
-) -> tuple[Effect, ...]:
+def _judged(found: Sequence[Effect], widths: Sequence[Spread], study: StudyInfo, metric: str) -> tuple[Effect, ...]:
     """Adjusted p, verdict, and the seeds that are missing."""
     judged: dict[int, Effect] = {}
     for primary, what in ((True, "hypotheses"), (False, "other quantities")):
@@ -167,15 +167,12 @@ def _judged(
         for i, p, q in zip(rows, different.tolist(), equivalent.tolist(), strict=True):
             effect = found[i]
             verdict = verdict_on(effect.comparison.expected, effect.gain, p, q)
-            excused = _excused(effect.comparison, study)
-            needed = (
-                seeds_needed(effect.estimate, widths[i], study.margin, tests, seeds, excused)
-                if verdict == "undecided"
-                else None
-            )
-            judged[i] = replace(
-                effect, p_adjusted=p, p_equivalence_adjusted=q, family=family, verdict=verdict, seeds_needed=needed
-            )
+            effect = replace(effect, p_adjusted=p, p_equivalence_adjusted=q, family=family, verdict=verdict)
+            if verdict == "undecided":
+                excused = _excused(effect.comparison, study)
+                seeds, clusters = needed(partial(_decides, effect.estimate, study.margin, tests, excused), widths[i])
+                effect = replace(effect, seeds_needed=seeds, clusters_needed=clusters)
+            judged[i] = effect
     return tuple(judged[i] for i in range(len(found)))
 
 
@@ -199,26 +196,9 @@ def verdict_on(expected: Expected, gain: float, p: float, p_equivalence: float) 
     return "supported" if expected == ("gain" if gain > 0 else "loss") else "contradicted"
 
 
-def seeds_needed(
-    estimate: float, width: Spread, margin: float, tests: int, seeds: int, excused: float = 0.0
-) -> int | None:
-    """The fewest seeds, more than there are, with which difference or equivalence would be shown at this estimate.
-
-    ``Spread.with_seeds`` says what more of them would do. The bound is ALPHA over the number of tests of the family,
-    Holm's strictest. None where ``MOST_SEEDS`` are too few.
-    """
-
-    def decides(count: int) -> bool:
-        then = width.with_seeds(count)
-        return min(p_value(estimate, then, excused), p_equivalence(estimate, then, margin)) * tests < ALPHA
-
-    if not decides(MOST_SEEDS):
-        return None
-    low, high = seeds, MOST_SEEDS
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if decides(middle) else (middle, high)
-    return high
+def _decides(estimate: float, margin: float, tests: int, excused: float, width: Spread) -> bool:
+    """Whether a spread would show difference or equivalence, by Holm's strictest bound."""
+    return min(p_value(estimate, width, excused), p_equivalence(estimate, width, margin)) * tests < ALPHA
 
 
 def by_size(found: Sequence[Effect]) -> list[ComparisonInfo]:
