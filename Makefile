@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 DATA ?= $(or $(DUAL_BENCH_DATA),../shared/data)
 
-.PHONY: run test check bench reference clean
+.PHONY: run test check bench reference calibration clean
 
 run: $(VENV)/.installed ## set up, and run the default study on the embedded corpus
 	$(BIN)/dual-bench run
@@ -32,9 +32,13 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 bench: $(VENV)/.installed-dev ## speeds, each as a ratio to a named alternative in the same run
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/corruptions.py --out reports/reference/corruption-speed.md
+	$(BIN)/python benchmarks/resampling.py --out reports/reference/resampling-speed.md
 
 reference: $(VENV)/.installed-dev ## what the noise does to real lines; DATA names the folder of the real corpora
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/realised.py $(DATA) --out reports/reference
+
+calibration: $(VENV)/.installed-dev ## do intervals cover, and do tests keep their level? about half an hour
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py --out reports/reference
 
 clean: ## remove what was set up
 	rm -rf $(VENV) build dist *.egg-info

@@ -10,17 +10,21 @@ from numpy.typing import NDArray
 
 from dual_bench.plan import metrics_of
 from dual_bench.schema import CeilingPoint
-from dual_bench.types import Condition, Corpus, Modality, Task
+from dual_bench.types import SUBSETS, Condition, Corpus, Task
 
 
 def floors(corpus: Corpus) -> dict[str, float | None]:
     """Each metric of the constant prediction that is best by this metric on each fold's training part.
 
-    Undefined where it is so for a constant, as a correlation is.
+    Undefined where it is so for a constant, as a correlation is; and for metrics of confidence, whose best constant is
+    no single answer.
     """
     targets = np.array([u.target for u in corpus.utterances])
     found: dict[str, float | None] = {}
     for metric in metrics_of(corpus.task):
+        if metric.about == "confidence":
+            found[metric.name] = None
+            continue
         scores = np.empty((len(targets), corpus.task.outputs))
         best_of = max if metric.higher_is_better else min
         for fold in corpus.folds:
@@ -48,12 +52,8 @@ def ceilings(corpus: Corpus, conditions: Sequence[Condition]) -> tuple[CeilingPo
     """Exact Bayes accuracy of every subset of modalities at every condition, where the corpus knows it."""
     if corpus.ceiling is None:
         return ()
-    subsets: list[tuple[Modality, ...]] = [
-        (), ("audio",), ("vision",), ("text",), ("audio", "vision"), ("audio", "text"), ("vision", "text"),
-        ("audio", "vision", "text"),
-    ]  # fmt: skip
     points = []
-    for subset in subsets:
+    for subset in ((), *SUBSETS):
         name = "+".join(subset) or "none"
         for corruption, rate in sorted({(c.corruption, c.rate) for c in conditions}):
             accuracy = corpus.ceiling(frozenset(subset), corruption, rate)

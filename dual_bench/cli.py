@@ -62,6 +62,13 @@ Draws = Annotated[int | None, typer.Option(help="Noise draws at each rate.")]
 Seeds = Annotated[int | None, typer.Option(help="Trainings of each model.")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs at most.")]
 RootSeed = Annotated[int | None, typer.Option(help="Seed of all noise and all training.")]
+Dependency = Annotated[
+    bool | None,
+    typer.Option(
+        "--dependency/--no-dependency",
+        help="Whether every model is also asked what it says with modalities taken away or exchanged.",
+    ),
+]
 MetricName = Annotated[str | None, typer.Option(help="The primary metric.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run and of its folder.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of results; by default reports/NAME-DIGEST.")]
@@ -85,6 +92,7 @@ def run(
     seeds: Seeds = None,
     epochs: Epochs = None,
     root_seed: RootSeed = None,
+    dependency: Dependency = None,
     metric: MetricName = None,
     name: Name = None,
     out: Out = None,
@@ -96,7 +104,9 @@ def run(
     with _explained():
         from dual_bench.plan import read_plan
 
-        given = _overrides(dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed)
+        given = _overrides(
+            dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed, dependency
+        )
         named = {"models": _models(models), "metric": metric, "name": name}
         given |= {key: value for key, value in named.items() if value is not None}
         if dataset is not None and metric is None:
@@ -116,6 +126,7 @@ def ablate(
     seeds: Seeds = None,
     epochs: Epochs = None,
     root_seed: RootSeed = None,
+    dependency: Dependency = None,
     metric: MetricName = None,
     margin: Annotated[
         float | None, typer.Option(help="The smallest difference that matters, in the unit of the metric.")
@@ -133,7 +144,9 @@ def ablate(
     with _explained():
         from dual_bench.ablation import read_study
 
-        given = _overrides(dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed)
+        given = _overrides(
+            dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed, dependency
+        )
         named = {"metric": metric, "margin": margin, "primary": _joined(primary), "name": name}
         given |= {key: value for key, value in named.items() if value is not None}
         plan, record = read_study(study, given)
@@ -151,6 +164,7 @@ def _overrides(
     seeds: int | None,
     epochs: int | None,
     root_seed: int | None,
+    dependency: bool | None,
 ) -> dict[str, Any]:
     """The fields of a study that flags replace."""
     chosen = {
@@ -162,6 +176,7 @@ def _overrides(
         "draws": draws,
         "seeds": seeds,
         "root_seed": root_seed,
+        "dependency": dependency,
         "training": None if epochs is None else {"epochs": epochs},
     }
     return {key: value for key, value in chosen.items() if value is not None}
@@ -183,10 +198,28 @@ def _carry_out(plan: Plan, study: StudyInfo | None, data: Path, out: Path | None
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A folder that `run` or `ablate` wrote.")]) -> None:
-    """Render the report of a run again, from its stored rows alone."""
+def report(
+    folder: Annotated[Path | None, typer.Argument(help="A folder that `run` or `ablate` wrote.")] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(help="A .csv or .parquet file of predictions made elsewhere; several are compared by ranks."),
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="The primary metric of --predictions.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report on --predictions; by default reports/STEM-DIGEST.")
+    ] = None,
+) -> None:
+    """Render the report of a run again, from its stored rows alone; or report on predictions of another toolkit."""
     with _explained():
-        _render(folder)
+        if (folder is None) == (not predictions):
+            found = "neither" if folder is None else "both"
+            raise UserError(f"expected a FOLDER or --predictions, found {found}; name one of them")
+        if predictions:
+            _render_predictions(predictions, metric, out)
+        elif metric is not None or out is not None:
+            raise UserError("--metric and --out go with --predictions; a run has its own metric and folder")
+        elif folder is not None:
+            _render(folder)
 
 
 @app.command()
@@ -280,6 +313,15 @@ def _render(folder: Path) -> None:
         rendered = render(folder)
     screen.print(_summary(rendered.summary))
     screen.print(f"report: {folder / 'index.html'}", soft_wrap=True, highlight=False)
+
+
+def _render_predictions(files: Sequence[Path], metric: str | None, out: Path | None) -> None:
+    from dual_bench.report.render import render_predictions
+
+    with screen.status("rendering the report"):
+        rendered = render_predictions(files, metric, out, Path("reports"))
+    screen.print(_summary(rendered.summary))
+    screen.print(f"report: {rendered.files[0]}", soft_wrap=True, highlight=False)
 
 
 def _summary(frame: pd.DataFrame) -> Table:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dual_bench.metrics import Metric, _ratio
+from dual_bench.metrics import Metric, ratio
 from dual_bench.types import FloatArray
 
 # ------------------------------------------------------------------------------------------------- Brier
@@ -22,7 +22,7 @@ def _squares(truth: FloatArray, scores: FloatArray) -> FloatArray:
 
 
 def _mean(sums: FloatArray) -> FloatArray:
-    return _ratio(sums[..., 0], sums[..., 1])
+    return ratio(sums[..., 0], sums[..., 1])
 
 
 BRIER = Metric(
@@ -30,6 +30,7 @@ BRIER = Metric(
     title="Brier score",
     task="classification",
     higher_is_better=False,
+    about="confidence",
     definition="squared distance of the class probabilities from the true class, summed over classes, mean over "
     "utterances",
     statistics=_squares,
@@ -57,7 +58,7 @@ def _gaps(truth: FloatArray, scores: FloatArray) -> FloatArray:
 
 
 def _mean_gap(sums: FloatArray) -> FloatArray:
-    return _ratio(np.abs(sums[..., :-1]).sum(axis=-1), sums[..., -1])
+    return ratio(np.abs(sums[..., :-1]).sum(axis=-1), sums[..., -1])
 
 
 ECE = Metric(
@@ -65,6 +66,7 @@ ECE = Metric(
     title="ECE",
     task="classification",
     higher_is_better=False,
+    about="confidence",
     definition=f"expected calibration error: distance of accuracy from mean confidence in each of {_BINS} bins of "
     "equal width, weighted by the bin's count; biased upward in small samples",
     statistics=_gaps,
@@ -101,15 +103,15 @@ def _levels(truth: FloatArray, scores: FloatArray) -> FloatArray:
 def _accepted(sums: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Counts, errors and error rate of each level, and the count of those accepted before it; (..., L) each."""
     counts, errors = np.split(np.asarray(sums, float), 2, axis=-1)
-    return counts, errors, np.nan_to_num(_ratio(errors, counts)), np.cumsum(counts, axis=-1) - counts
+    return counts, errors, np.nan_to_num(ratio(errors, counts)), np.cumsum(counts, axis=-1) - counts
 
 
 def _area(sums: FloatArray) -> FloatArray:
     counts, errors, rate, before = _accepted(sums)
     surplus = np.cumsum(errors, axis=-1) - errors - before * rate
     # in the first level that holds anything the risk is its rate throughout: no surplus, and no ratio to grow by
-    growth = np.log1p(np.nan_to_num(_ratio(counts, before)))
-    return _ratio((errors + surplus * growth).sum(axis=-1), counts.sum(axis=-1))
+    growth = np.log1p(np.nan_to_num(ratio(counts, before)))
+    return ratio((errors + surplus * growth).sum(axis=-1), counts.sum(axis=-1))
 
 
 AURC = Metric(
@@ -117,6 +119,7 @@ AURC = Metric(
     title="AURC",
     task="classification",
     higher_is_better=False,
+    about="confidence",
     definition="area under the risk-coverage curve: share of errors among the most confident utterances, mean over "
     "all shares of utterances",
     statistics=_levels,
@@ -155,4 +158,4 @@ def selective_accuracy(sums: FloatArray, coverages: FloatArray) -> FloatArray:
     total = counts.sum(axis=-1, keepdims=True)
     # one coverage at a time: resamples by coverages by levels would not fit into memory
     taken = (np.clip(coverage * total - before, 0, counts) for coverage in coverages)
-    return np.stack([_ratio(((1 - rate) * part).sum(axis=-1), part.sum(axis=-1)) for part in taken], axis=-1)
+    return np.stack([ratio(((1 - rate) * part).sum(axis=-1), part.sum(axis=-1)) for part in taken], axis=-1)

@@ -14,6 +14,7 @@ from dual_bench import training
 from dual_bench.certificate import Certificate, certify
 from dual_bench.features.text import MiniLM
 from dual_bench.models.spec import ModelSpec, parameter_count
+from dual_bench.probe import Probe, probe
 from dual_bench.training import Examples, Inputs, Queries
 from dual_bench.types import Task
 from dual_bench.worst import Attack, Found, attack
@@ -43,6 +44,7 @@ class Job:
     validation: Examples
     queries: Queries
     attack: Attack | None
+    probe: Probe | None
     absent: float
     """Probability that an utterance trains without a modality."""
     device: str
@@ -50,11 +52,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What comes back: scores (queries, K), what the attack found, what text can do, and how they came about."""
+    """What comes back: scores (queries, K), what the attack found, what text can do, what is ``probed`` (conditions of
+    the probe, n, K), and how they came about."""
 
     scores: NDArray[np.float32]
     worst: Found | None
     certificate: Certificate | None
+    probed: NDArray[np.float32] | None
     fit: training.Fit
     parameters: int
     seconds_predict: float
@@ -78,4 +82,6 @@ def work(job: Job) -> Outcome:
         scores = training.predict(module, resident, job.task, job.queries)
         worst = None if job.attack is None else attack(module, resident, job.task, job.attack, _encoder(job.device))
         certificate = certify(module, resident, np.unique(job.queries.rows))
-        return Outcome(scores, worst, certificate, fit, parameter_count(module), time.perf_counter() - began)
+        probed = None if job.probe is None else probe(module, resident, job.task, job.probe)
+        seconds = time.perf_counter() - began
+        return Outcome(scores, worst, certificate, probed, fit, parameter_count(module), seconds)

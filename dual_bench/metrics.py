@@ -34,6 +34,8 @@ class Metric:
     low: float = 0.0
     high: float = 1.0
     """The range of the metric."""
+    about: Literal["prediction", "confidence"] = "prediction"
+    """What is judged: what the model answers, or how sure it is (``confidence``)."""
 
     @property
     def is_share(self) -> bool:
@@ -45,10 +47,11 @@ class Metric:
         return float(self.value(self.statistics(np.asarray(truth), np.asarray(scores)).sum(axis=0)))
 
 
-def _ratio(top: FloatArray, bottom: FloatArray) -> FloatArray:
+def ratio(top: FloatArray, bottom: FloatArray) -> FloatArray:
+    """``top / bottom``, NaN where ``bottom`` is 0."""
     top, bottom = np.broadcast_arrays(np.asarray(top, float), np.asarray(bottom, float))
-    ratio: FloatArray = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0)
-    return ratio
+    found: FloatArray = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0)
+    return found
 
 
 # ---------------------------------------------------------------------------------------- classification
@@ -59,7 +62,7 @@ def _hits(truth: FloatArray, scores: FloatArray) -> FloatArray:
 
 
 def _share(sums: FloatArray) -> FloatArray:
-    return _ratio(sums[..., 0], sums[..., 1])
+    return ratio(sums[..., 0], sums[..., 1])
 
 
 def _counts(truth: FloatArray, scores: FloatArray) -> FloatArray:
@@ -76,23 +79,23 @@ def _by_class(sums: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
 
 def _recall_mean(sums: FloatArray) -> FloatArray:
     hits, true, _ = _by_class(sums)
-    return _ratio(np.where(true > 0, _ratio(hits, true), 0).sum(axis=-1), (true > 0).sum(axis=-1))
+    return ratio(np.where(true > 0, ratio(hits, true), 0).sum(axis=-1), (true > 0).sum(axis=-1))
 
 
 def _f1(sums: FloatArray) -> FloatArray:
     """F1 of each class, 2 TP / (true + predicted); NaN for a class that neither side holds."""
     hits, true, predicted = _by_class(sums)
-    return _ratio(2 * hits, true + predicted)
+    return ratio(2 * hits, true + predicted)
 
 
 def _weighted_f1(sums: FloatArray) -> FloatArray:
     _, support, _ = _by_class(sums)
-    return _ratio((np.nan_to_num(_f1(sums)) * support).sum(axis=-1), support.sum(axis=-1))
+    return ratio((np.nan_to_num(_f1(sums)) * support).sum(axis=-1), support.sum(axis=-1))
 
 
 def _macro_f1(sums: FloatArray) -> FloatArray:
     f1 = _f1(sums)
-    return _ratio(np.nan_to_num(f1).sum(axis=-1), (~np.isnan(f1)).sum(axis=-1))
+    return ratio(np.nan_to_num(f1).sum(axis=-1), (~np.isnan(f1)).sum(axis=-1))
 
 
 ACCURACY = Metric(
@@ -135,7 +138,7 @@ def _pearson(sums: FloatArray) -> FloatArray:
     varx, vary = n * xx - x * x, n * yy - y * y
     # sums of a constant leave a rounding residue; a variance below it is none
     flat = (varx <= 1e-12 * n * xx) | (vary <= 1e-12 * n * yy)
-    return _ratio(n * xy - x * y, np.where(flat, 0, np.sqrt(np.maximum(varx * vary, 0))))
+    return ratio(n * xy - x * y, np.where(flat, 0, np.sqrt(np.maximum(varx * vary, 0))))
 
 
 def _sign_has0(truth: FloatArray, scores: FloatArray) -> FloatArray:

@@ -39,7 +39,7 @@ from dual_bench.types import CLEAN, TRANSCRIPT_PREFIX, Condition, Corpus, Modali
 
 Regime = Literal["clean", "matched", "mixed", "modality-dropout"]
 DEFAULT_STUDY = "default"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raised whenever the same plan would give other numbers; part of every digest."""
 
 
@@ -75,6 +75,9 @@ class Design(BaseModel):
     draws: Annotated[int, Field(ge=1)] = 5
     seeds: Annotated[int, Field(ge=1)] = 5
     root_seed: int = 0
+    dependency: bool = True
+    """Whether every model is also asked what it says with modalities taken away or exchanged (``probe``): Shapley
+    values need it."""
     metric: str = ""
     """The primary metric; by default accuracy or mae."""
     training: TrainingSettings = TrainingSettings()
@@ -182,6 +185,9 @@ class Cell:
     fold: int
     conditions: tuple[int, ...]
     """Numbers of conditions of the plan: all of them; of a ``matched`` model those alone that it was trained for."""
+    probed: bool
+    """Whether it is asked what it says with modalities taken away: never a ``matched`` model that trained on noise, as
+    it is not asked about clean text."""
 
     @property
     def title(self) -> str:
@@ -322,6 +328,7 @@ def cells(
     for seed in range(plan.seeds):
         for variant in compared:
             for regimen, numbers in asked.items():
+                probed = plan.dependency and conditions[numbers[0]] == CLEAN
                 for fold in range(len(corpus.folds)):
                     own = {
                         "model": variant.model,
@@ -329,9 +336,10 @@ def cells(
                         "regimen": regimen,
                         "seed": seed,
                         "fold": corpus.folds[fold].name,
+                        "probe": plan.draws if probed else None,
                     }
                     digest = _digest(shared | own | about[regimen])
-                    found.append(Cell(digest, variant, regimen, seed, fold, numbers))
+                    found.append(Cell(digest, variant, regimen, seed, fold, numbers, probed))
     return tuple(found)
 
 

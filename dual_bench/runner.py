@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dual_bench import provenance, schema, store, training
+from dual_bench import probe, provenance, schema, store, training
 from dual_bench.bounds import ceilings, floors
 from dual_bench.catalog import MODELS, did_you_mean
 from dual_bench.certificate import unmoved, worst_scores
@@ -27,7 +27,7 @@ from dual_bench.job import THREADS, Job, Outcome, work
 from dual_bench.plan import Cell, Plan, cells, check, depends_on_model, load_corpus, plan_digest, quantities, variants
 from dual_bench.processes import cores, executor_of
 from dual_bench.training import Examples, Inputs, Queries
-from dual_bench.types import ANY_TEXT, SPLITS, Condition, Corpus, IntArray, Modality, Ragged, UserError
+from dual_bench.types import ANY_TEXT, SPLITS, Condition, Corpus, Fold, IntArray, Modality, Ragged, UserError
 from dual_bench.words import Words, encode, scale_of, words_of
 from dual_bench.worst import Attack
 
@@ -265,6 +265,7 @@ def _job(ready: Prepared, group: Sequence[Cell]) -> Job:
         _examples(corpus, fold.validation, words.validation[cell.reads][cell.fold]),
         _queries(words.test[asked[: len(asked) - len(chosen)]][:, fold.test], fold.test),
         _attack(ready, fold.test, [ready.conditions[number] for number in chosen]),
+        _probe(ready, fold) if any(one.probed for one in group) else None,
         plan.training.modality_dropout if cell.reads.regime == "modality-dropout" else 0.0,
         ready.device,
     )
@@ -293,6 +294,12 @@ def _attack(ready: Prepared, rows: IntArray, conditions: Sequence[Condition]) ->
         np.array([u.target for u in utterances], np.float64),
         ready.plan.root_seed,
     )
+
+
+def _probe(ready: Prepared, fold: Fold) -> probe.Probe:
+    """Which modalities a model tested on this fold is to be asked to do without, or to read of whom."""
+    plan = ready.plan
+    return probe.drawn(fold.test, ready.words.test[0, fold.test], plan.draws, plan.root_seed, fold.name)
 
 
 def _store_cell(
@@ -326,7 +333,8 @@ def _store_cell(
 
 
 def _table(ready: Prepared, cell: Cell, who: dict[str, str | int], outcome: Outcome, queries: Queries) -> pa.Table:
-    """The prediction rows of a cell: the conditions that all models share, those of its own, and any text."""
+    """The prediction rows of a cell: the conditions that all models share, those of its own, any text, and those of the
+    probe."""
     corpus, words, fold = ready.corpus, ready.words, ready.corpus.folds[cell.fold]
     tested = [corpus.utterances[i] for i in fold.test]
     conditions = [ready.conditions[number] for number in cell.conditions]
@@ -349,10 +357,15 @@ def _table(ready: Prepared, cell: Cell, who: dict[str, str | int], outcome: Outc
         worst = worst_scores(corpus.task, bound, np.array([u.target for u in tested]))
         sure = unmoved(corpus.task, bound)
         scores = np.concatenate([scores, worst[None]])
-        measured = measured.reset_index(drop=True).reindex(range(len(measured) + len(tested)))  # no text, no measure
-        read += [None] * len(tested)
         certified += [None] * len(tested) if sure is None else sure.tolist()
         conditions.append(ANY_TEXT)
+    if outcome.probed is not None and cell.probed:
+        scores = np.concatenate([scores, probe.settled(outcome.probed, scores[0], cell.variant.reads)])
+        conditions += probe.conditions(ready.plan.draws)
+    total = len(conditions) * len(tested)
+    measured = measured.reset_index(drop=True).reindex(range(total))  # no text of its own, no measure
+    read += [None] * (total - len(read))
+    certified += [None] * (total - len(certified))
     return store.prediction_table({"cell": cell.digest, **who}, conditions, tested, scores, measured, read, certified)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 PREDICTION_COLUMNS = {
     "cell": "digest of the trained model",
@@ -15,7 +15,9 @@ PREDICTION_COLUMNS = {
     "regime": "what the model saw in training: clean, matched (this corruption at this rate), mixed, modality-dropout",
     "seed": "training seed, a whole number",
     "fold": "which division of the corpus; 'official' where there is one",
-    "corruption": "name in the catalogue, 'clean', 'transcript:NAME', or 'any-text': the worst that any text could do",
+    "corruption": "name in the catalogue, 'clean', 'transcript:NAME', or 'any-text': the worst that any text could do; "
+    "with clean text 'absent:audio+text': without these modalities, 'permuted:audio+text': with those of one other "
+    "utterance, or 'additive': without what text and the other modalities say only together",
     "rate": "nominal rate in [0, 1]",
     "draw": "which noise draw, shared by all models",
     "severity": "1 to 5 where the rate was chosen for its word error rate on training text, else 0",
@@ -161,6 +163,18 @@ class StudyInfo(_Record):
     comparisons: tuple[ComparisonInfo, ...]
 
 
+class SourceInfo(_Record):
+    """Predictions that were made elsewhere, and read from a table."""
+
+    file: str
+    """As it was named on the command line."""
+    sha256: str
+    probabilities: bool
+    """Whether the scores of every row are class probabilities, so that there is a confidence to judge."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the report should know of the file."""
+
+
 class RunInfo(_Record):
     """``run.json``."""
 
@@ -180,6 +194,8 @@ class RunInfo(_Record):
     provenance: Provenance
     study: StudyInfo | None = None
     """What an ablation asks; None of a comparison of models."""
+    source: SourceInfo | None = None
+    """Where the predictions were read from, if dual-bench did not make them: then no file holds this record."""
     found: int = 0
     """How many cells were taken from other runs."""
     problem: str | None = None

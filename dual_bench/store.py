@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from dual_bench.schema import MEASURED, SCHEMA_VERSION, CellInfo, RunInfo
-from dual_bench.types import ANY_TEXT, Condition, FloatArray, Task, UserError, Utterance
+from dual_bench.types import ANY_TEXT, Condition, FloatArray, Task, UserError, Utterance, is_probe
 
 # ------------------------------------------------------------------------------------------- writing
 
@@ -59,11 +59,12 @@ def _write_table(path: Path, table: pa.Table) -> str:
     """Write Parquet and return the sha256 of the file; the same table always gives the same bytes."""
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-        digest = _sha256(temporary)
+        digest = sha256_of(temporary)
     return digest
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of the bytes of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -136,9 +137,11 @@ def prediction_table(
     return pa.table(columns)
 
 
-def _existing(path: Path) -> Path:
-    """The path itself, or its nearest ancestor that is there."""
-    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+def check_writable(path: Path) -> None:
+    """UserError where the folder ``path`` can neither be made nor written to."""
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f"{path} cannot be written: {there} is no writable folder; choose another --out")
 
 
 @dataclass(frozen=True)
@@ -172,9 +175,7 @@ class RunFolder:
                 )
         elif self.path.is_file() or (self.path.is_dir() and any(p.suffix != ".tmp" for p in self.path.iterdir())):
             raise UserError(f"{self.path} exists and is not a dual-bench run; choose another --out")
-        there = _existing(self.path)
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise UserError(f"{self.path} cannot be written: {there} is no writable folder; choose another --out")
+        check_writable(self.path)
 
     def sweep(self) -> None:
         """Remove what a killed run was in the middle of writing."""
@@ -201,7 +202,7 @@ class RunFolder:
         """The record of a cell that is done and whose rows are whole, else None."""
         try:
             info = _read_record(self.cell_file(digest), CellInfo)
-            whole = info.digest == digest and _sha256(self.rows_file(digest)) == info.sha256
+            whole = info.digest == digest and sha256_of(self.rows_file(digest)) == info.sha256
         except (UserError, OSError):
             return None
         return info if whole else None
@@ -246,14 +247,16 @@ def _read_record(path: Path, kind: type[R]) -> R:
 
 @dataclass(frozen=True)
 class Run:
-    """A run read back. ``certified`` are the prediction rows of the condition ``any-text``, ``predictions`` all others;
-    ``missing`` are the digests of cells that are not done, or whose rows are damaged."""
+    """A run read back. ``certified`` are the prediction rows of the condition ``any-text``, ``probes`` those with
+    modalities taken away or exchanged (``types.is_probe``), ``predictions`` all others; ``missing`` are the digests of
+    cells that are not done, or whose rows are damaged."""
 
     folder: RunFolder
     info: RunInfo
     cells: tuple[CellInfo, ...]
     predictions: pd.DataFrame
     certified: pd.DataFrame
+    probes: pd.DataFrame
     texts: pd.DataFrame
     missing: tuple[str, ...]
 
@@ -287,5 +290,16 @@ def read_run(path: Path) -> Run:
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{folder.texts_file} cannot be read ({error}); run the same command again") from None
     missing = tuple(digest for digest, record in records.items() if record is None)
-    bound = predictions["corruption"] == ANY_TEXT.corruption
-    return Run(folder, info, done, predictions[~bound], predictions[bound], texts, missing)
+    return Run(folder, info, done, *apart(predictions), texts, missing)
+
+
+def apart(predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The rows of ordinary conditions, those of ``any-text``, and those with modalities taken away or exchanged; each
+    counted from 0."""
+    corruption = predictions["corruption"]
+    bound = corruption == ANY_TEXT.corruption
+    probed = corruption.isin([name for name in corruption.cat.categories if is_probe(name)])
+    ordinary, certified, probes = (
+        predictions[rows].reset_index(drop=True) for rows in (~(bound | probed), bound, probed)
+    )
+    return ordinary, certified, probes

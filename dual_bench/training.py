@@ -160,12 +160,15 @@ class Resident:
         other._sequences = self._sequences | {"text": _tensors(text, self.device)}
         return other
 
-    def batch(self, rows: IntArray, texts: IntArray) -> Batch:
-        """Pad and mask what the model reads; a modality it does not read comes without a valid step."""
+    def batch(self, rows: IntArray, texts: IntArray, faces: IntArray | None = None) -> Batch:
+        """Pad and mask what the model reads; a modality it does not read comes without a valid step.
+
+        ``faces`` are the rows whose faces are seen, by default those whose voices are heard.
+        """
         found: dict[str, Tensor] = {}
+        chosen = {"audio": rows, "vision": rows if faces is None else faces, "text": texts}
         for modality in MODALITIES:
-            where = texts if modality == "text" else rows
-            padded, mask = self._gather(modality, torch.from_numpy(where).to(self.device))
+            padded, mask = self._gather(modality, torch.from_numpy(chosen[modality]).to(self.device))
             found |= {modality: padded, f"{modality}_mask": mask}
         return Batch(**found)
 
@@ -367,12 +370,14 @@ def predict(module: Any, resident: Resident, task: Task, queries: Queries) -> ND
             else:
                 state = states[torch.from_numpy(which[chosen]).to(resident.device)]
                 logits = module.decode(state, *resident.text(queries.texts[chosen]))
-        if task.kind == "classification":
-            found = logits.float().softmax(dim=1)
-        else:
-            found = logits.float().clamp(task.low, task.high)
-        scores[chosen] = found.cpu().numpy()
+        scores[chosen] = scores_of(task, logits).cpu().numpy()
     return scores
+
+
+def scores_of(task: Task, logits: Tensor) -> Tensor:
+    """What is stored of logits (n, K): class probabilities, or the value held within the task's range."""
+    logits = logits.float()
+    return logits.softmax(dim=1) if task.kind == "classification" else logits.clamp(task.low, task.high)
 
 
 def trunk_states(module: Any, resident: Resident, rows: IntArray) -> Tensor | None:

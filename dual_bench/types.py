@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -24,6 +25,8 @@ IntArray = NDArray[np.int64]
 
 Modality = Literal["audio", "vision", "text"]
 MODALITIES: tuple[Modality, ...] = ("audio", "vision", "text")
+SUBSETS: tuple[tuple[Modality, ...], ...] = tuple(s for size in (1, 2, 3) for s in combinations(MODALITIES, size))
+"""Every choice of modalities but none of them."""
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -220,6 +223,27 @@ CLEAN = Condition("clean", 0.0, 0)
 ANY_TEXT = Condition("any-text", 1.0, 0)
 """Whatever the text: the worst that it could do to a model which bounds that (``certificate``). Not a condition that a
 plan may ask for."""
+
+ABSENT_PREFIX = "absent:"
+"""``absent:audio+text`` is the condition in which an utterance comes without voice and words (``probe``)."""
+
+PERMUTED_PREFIX = "permuted:"
+"""``permuted:audio+text`` is the condition in which voice and words are, together, those of one other utterance of the
+test part (``probe``)."""
+
+ADDITIVE = "additive"
+"""The condition in which a model may add what words say to what voice and face say, but not let them interact
+(``probe``). A plan may ask neither for this nor for ``absent:`` and ``permuted:``."""
+
+
+def is_probe(corruption: str) -> bool:
+    """Whether a condition of this name asks what a model says with modalities taken away or exchanged.
+
+    >>> [is_probe(name) for name in ("absent:text", "permuted:audio+vision", "additive", "clean", "any-text")]
+    [True, True, True, False, False]
+    """
+    return corruption == ADDITIVE or corruption.startswith((ABSENT_PREFIX, PERMUTED_PREFIX))
+
 
 TRANSCRIPT_PREFIX = "transcript:"
 """``transcript:NAME`` is the condition in which the test text is what recogniser NAME wrote."""

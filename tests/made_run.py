@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dual_bench.catalog import parse_spec
+from dual_bench.probe import conditions as probe_conditions
 from dual_bench.schema import SCHEMA_VERSION, CeilingPoint, CorpusInfo, Provenance, RunInfo, SeverityPoint, StudyInfo
 from dual_bench.store import RunFolder, prediction_table, text_table
 from dual_bench.types import ANY_TEXT, CLEAN, Condition, Utterance
@@ -59,6 +60,8 @@ class Made:
     skills: Mapping[str, Skill] = field(default_factory=dict)
     """Of some models; those of the others follow from their place."""
     study: StudyInfo | None = None
+    probed: bool = False
+    """Whether the models were asked what they say with modalities taken away or exchanged."""
     radii: Mapping[str, float] = field(default_factory=dict)
     """Models that bound what text can do, and how far it moves a logit in the first seed."""
 
@@ -144,6 +147,24 @@ def made_scores(made: Made, model: int, seed: int, regime: str, corpus: Sequence
         return np.stack([(truth * s + (1 - s) * 3 * (luck - 0.5))[:, None] for s in skills])
     chosen = [np.where(luck < s, truth, (truth + wrong) % len(made.classes)).astype(int) for s in skills]
     return np.stack([np.eye(len(made.classes))[c] for c in chosen])
+
+
+COSTS = {"audio": 0.1, "vision": 0.05, "text": 0.2, "additive": 0.02}
+"""What it costs the made models, in the share of right answers, to do without; exchanged, half as much again."""
+
+
+def probe_scores(made: Made, model: int, seed: int, corpus: Sequence[Utterance]) -> np.ndarray:
+    """(conditions of the probe, N, K)."""
+    rng = np.random.default_rng([model, seed, 99])
+    truth = np.array([u.target for u in corpus]).astype(int)
+    luck, wrong = rng.random(len(truth)), rng.integers(1, len(made.classes), len(truth))
+    found = []
+    for condition in probe_conditions(made.draws):
+        kind, _, gone = condition.corruption.partition(":")
+        cost = sum(COSTS[part] for part in gone.split("+")) if gone else COSTS[kind]
+        skill = 0.85 - cost * (1.5 if kind == "permuted" else 1) - 0.01 * condition.draw
+        found.append(np.eye(len(made.classes))[np.where(luck < skill, truth, (truth + wrong) % len(made.classes))])
+    return np.stack(found)
 
 
 def measured(made: Made) -> pd.DataFrame:
@@ -235,7 +256,14 @@ def write(folder: Path, made: Made) -> RunFolder:
             numbers, asked, texts = [*numbers, -1], [*asked, ANY_TEXT], [*texts, *[None] * made.utterances]
             told = told.reset_index(drop=True).reindex(range(len(texts)))
             sure += unmovable(made, scores[-1], seed)
-        table = prediction_table({"cell": digest(i), **who}, asked, corpus, scores[numbers], told, texts, sure)
+        stored = scores[numbers]
+        if made.probed:
+            more = len(probe_conditions(made.draws)) * made.utterances
+            asked = [*asked, *probe_conditions(made.draws)]
+            stored = np.concatenate([stored, probe_scores(made, model, seed, corpus)])
+            told = told.reset_index(drop=True).reindex(range(len(told) + more))
+            texts, sure = [*texts, *[None] * more], [*sure, *[None] * more]
+        table = prediction_table({"cell": digest(i), **who}, asked, corpus, stored, told, texts, sure)
         history = tuple({"task": 1 / (e + 1), "validation": 1.2 / (e + 1) + 0.02 * e * (seed + 1)} for e in range(12))
         run.write_cell(
             table, digest=digest(i), **who, corruption=corruption, rate=rate, parameters=1000 + model,

@@ -408,8 +408,9 @@ def test_worse_is_on_the_left_in_every_panel_where_higher_is_better(parts: tuple
 def test_an_ablation_has_effects_and_no_contrasts(parts: tuple[Path, Rendered], page: ElementTree.Element) -> None:
     folder, _ = parts
     names = {"hypotheses", "conditions", "scores", "retention", "noise", "training", "ceilings", "curves"}
+    names |= {"robustness", "variance", "confidence"}
     assert {file.stem for file in (folder / "tables").iterdir()} == names
-    assert figures_of(folder) == {"forest", "degradation-word-drop", "transcripts", "training"}
+    assert figures_of(folder) == {"forest", "degradation-word-drop", "transcripts", "training", "coverage"}
     sections = [section.get("id") for section in page.iter("section")]
     assert {"effects", "hypotheses", "conditions"} <= set(sections)
     assert "comparisons" not in sections
@@ -422,7 +423,7 @@ def labels_of(page: ElementTree.Element) -> list[str]:
 
 def test_the_forest_is_drawn_once_and_tells_every_comparison(page: ElementTree.Element) -> None:
     labels = labels_of(page)
-    assert len(labels) == 4
+    assert len(labels) == 5
     (told,) = [label for label in labels if label.startswith("Effects with intervals. ")]
     for name, verdict in VERDICTS.items():
         for quantity in ("clean text", "word-drop area"):
@@ -459,7 +460,7 @@ def test_the_page_is_valid_and_says_what_was_written_down(parts: tuple[Path, Ren
 def test_tables_in_markdown_parse_and_systems_bear_the_names_of_the_study(parts: tuple[Path, Rendered]) -> None:
     text = (parts[0] / "report.md").read_text(encoding="utf-8")
     parsed = MarkdownIt("commonmark").enable("table").render(text)
-    assert parsed.count("<table>") == 7
+    assert parsed.count("<table>") == 10
     assert parsed.count("<img") == 4
     scores = text[text.index("## Scores") : text.index("## What is retained")]
     assert [
@@ -567,7 +568,7 @@ def many(systems: int, **fields: object) -> Made:
 
 
 def test_many_systems_are_drawn_apart_and_figures_of_an_earlier_rendering_go(tmp_path: Path) -> None:
-    together = {"forest", "training", "degradation-word-drop", "degradation-typo"}
+    together = {"forest", "training", "coverage", "degradation-word-drop", "degradation-typo"}
     apart = {f"degradation-{c}-{r}" for c in ("word-drop", "typo") for r in ("clean", "mixed")}
     corruptions = ("word-drop", "typo")
     write(tmp_path, many(degradation.MOST_TOGETHER, corruptions=corruptions))
@@ -581,7 +582,7 @@ def test_many_systems_are_drawn_apart_and_figures_of_an_earlier_rendering_go(tmp
     assert [len(re.findall("Trained (?:clean|mixed): dual goes from", label)) for label in labels] == [1] * 4
     write(tmp_path, many(2, corruptions=("word-drop",), study=None))
     render(tmp_path)
-    assert figures_of(tmp_path) == {"training", "degradation-word-drop"}
+    assert figures_of(tmp_path) == {"training", "coverage", "degradation-word-drop"}
     assert not {"hypotheses", "conditions"} & {file.stem for file in (tmp_path / "tables").iterdir()}
 
 

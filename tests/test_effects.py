@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 
 from dual_bench.metrics import ACCURACY, MAE, Metric
 from dual_bench.schema import ComparisonInfo, Expected, StudyInfo, Term
 from dual_bench.seeding import generator
-from dual_bench.stats.contrasts import holm, needed, p_value
+from dual_bench.stats.contrasts import detectable, holm, needed, p_value
 from dual_bench.stats.effects import Effect, by_size, effects, p_equivalence, verdict_on
 from dual_bench.stats.frame import Cube, Key
 from dual_bench.stats.resampling import resample
@@ -268,3 +269,11 @@ def test_of_200_ablations_of_nothing_at_most_7_percent_claim_anything() -> None:
         for number in range(200)
     )
     assert claims <= 14
+
+
+@pytest.mark.parametrize("count", [10, 30, 100])
+def test_the_detectable_difference_is_that_of_statsmodels_power_but_for_the_noncentral_t(count: int) -> None:
+    """In units of the standard deviation of paired differences, at power 0.8 and two-sided 0.05."""
+    width = Spread({(2,): 1 / count}, (1, 1, count))
+    exact = TTestPower().solve_power(nobs=count, alpha=0.05, power=0.8, alternative="two-sided")
+    assert detectable(width) == pytest.approx(exact, rel=0.02)

@@ -11,7 +11,7 @@ from scipy import stats
 from dual_bench.metrics import ACC2_NON0, ACCURACY
 from dual_bench.stats.intervals import all_intervals, bca, caution, interval, percentile, studentised
 from dual_bench.stats.resampling import Point, Weights, combined, point_of, resample
-from dual_bench.stats.variance import contributions
+from dual_bench.stats.variance import spread
 from dual_bench.types import FloatArray
 
 
@@ -85,7 +85,7 @@ def test_a_studentised_interval_is_the_definition_written_out() -> None:
     for r in range(300):
         rows = [np.repeat(np.arange(n), w[r]) for n, w in zip(y.shape, weights.of(2), strict=True)]
         drawn = y[np.ix_(*rows)]
-        error = np.maximum(contributions(drawn)[0], 0).sum() ** 0.5
+        error = spread(drawn).error
         ratios.append((drawn.mean() - y.mean()) / error)
     low, high = np.quantile(ratios, 0.025, method="lower"), np.quantile(ratios, 0.975, method="higher")
     found = studentised(point, weights)

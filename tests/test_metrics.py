@@ -92,8 +92,12 @@ def test_sums_of_parts_give_the_metric_of_the_whole(metric: Metric, seed: int) -
 @pytest.mark.parametrize("metric", ALL, ids=lambda m: m.name)
 def test_a_perfect_prediction_is_better_than_its_opposite_in_the_stated_direction(metric: Metric) -> None:
     truth, scores = data(metric, 3)
-    perfect = np.eye(scores.shape[1])[truth.astype(int)] if metric.task == "classification" else truth[:, None]
-    gain = metric(truth, perfect) - metric(truth, -perfect)
+    if metric.task == "classification":
+        perfect = np.eye(scores.shape[1])[truth.astype(int)]
+        opposite = np.roll(perfect, 1, axis=1)
+    else:
+        perfect, opposite = truth[:, None], -truth[:, None]
+    gain = metric(truth, perfect) - metric(truth, opposite)
     assert gain > 0 if metric.higher_is_better else gain < 0
 
 

@@ -135,6 +135,13 @@ def test_a_tie_is_half_an_improvement() -> None:
     assert probability_of_improvement(scored(values), scored(np.ones((4, 1, 2))), ratio, weights, True).share == 5 / 8
 
 
+def test_what_differs_by_rounding_alone_is_a_tie() -> None:
+    weights = resample(np.random.default_rng(2), 3, 1, 2, 50)
+    left, right = (scored(np.full((3, 1, 2), value)) for value in (0.1 + 0.2, 0.3))
+    assert (left != right).any()
+    assert probability_of_improvement(left, right, ratio, weights, True).share == 0.5
+
+
 @given(seeds)
 @settings(max_examples=20)
 def test_a_system_neither_improves_nor_impairs_itself_whatever_its_resample(seed: int) -> None:
@@ -372,6 +379,29 @@ def test_williams_t_is_his_formula_with_a_determinant(seed: int, n: int) -> None
     assert found.statistic == pytest.approx(expected, rel=1e-6)
     assert found.p == pytest.approx(2 * t.cdf(-abs(expected), n - 3), rel=1e-6)
     assert found.interval.low <= found.difference <= found.interval.high
+
+
+@given(seeds, st.integers(4, 30))
+def test_zous_interval_joins_fishers_by_the_general_covariance_of_two_correlations(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=n)
+    left, right = truth + rng.normal(size=n), truth + 2 * rng.normal(size=n)
+    r = np.corrcoef([truth, left, right])
+
+    def covariance(i: int, j: int, k: int, m: int) -> float:
+        """Of the errors of r_ij and r_km, times n (Steiger 1980, equation 2)."""
+        half = r[i, j] * r[k, m] * (r[i, k] ** 2 + r[i, m] ** 2 + r[j, k] ** 2 + r[j, m] ** 2) / 2
+        triples = [(i, j, k, m), (j, i, k, m), (k, i, j, m), (m, i, j, k)]
+        return half + r[i, k] * r[j, m] + r[i, m] * r[j, k] - sum(r[a, b] * r[a, c] * r[a, d] for a, b, c, d in triples)
+
+    shared = covariance(0, 1, 0, 2) / np.sqrt(covariance(0, 1, 0, 1) * covariance(0, 2, 0, 2))
+    half = norm.ppf(0.975) / np.sqrt(n - 3)
+    a, b = np.arctanh(r[0, 1]), np.arctanh(r[0, 2])
+    down = np.array([r[0, 1] - np.tanh(a - half), np.tanh(b + half) - r[0, 2]])
+    up = np.array([np.tanh(a + half) - r[0, 1], r[0, 2] - np.tanh(b - half)])
+    lengths = [float(np.sqrt(gaps @ [[1, -shared], [-shared, 1]] @ gaps)) for gaps in (down, up)]
+    found = dependent_correlations(truth, left, right)
+    assert ends(found) == pytest.approx((found.difference - lengths[0], found.difference + lengths[1]), rel=1e-6)
 
 
 @given(seeds, st.integers(4, 30))

@@ -45,11 +45,12 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rendered]:
 
 def test_every_file_is_written_and_none_is_left_over(rendered: tuple[Path, Rendered]) -> None:
     folder, result = rendered
-    figures = ["degradation-utterance-drop", "degradation-word-drop", "training", "transcripts"]
+    figures = ["coverage", "degradation-utterance-drop", "degradation-word-drop", "training", "transcripts"]
     assert sorted(p.name for p in (folder / "figures").iterdir()) == sorted(
         f"{name}.{kind}" for name in figures for kind in ("svg", "png")
     )
     names = {"scores", "retention", "comparisons", "noise", "training", "ceilings", "curves"}
+    names |= {"robustness", "variance", "confidence"}
     assert {p.stem for p in (folder / "tables").iterdir()} == names
     assert all(file.stat().st_size for file in result.files)
     assert len(set(result.files)) == 2 + len(names) + 2 * len(figures)
@@ -169,7 +170,7 @@ def test_markdown_opens_with_the_note_and_its_tables_parse(rendered: tuple[Path,
     text = (rendered[0] / "report.md").read_text(encoding="utf-8")
     assert text.startswith(f"**{NOTE}**\n\n# made")
     parsed = MarkdownIt("commonmark").enable("table").render(text)
-    assert parsed.count("<table>") == 6
+    assert parsed.count("<table>") == 9
     assert parsed.count("<img") == 4
 
 
@@ -179,7 +180,7 @@ def test_every_figure_states_its_finding(rendered: tuple[Path, Rendered]) -> Non
         e for e in parse((folder / "index.html").read_text(encoding="utf-8")).iter() if str(e.tag).endswith("svg")
     ]
     labels = [figure.get("aria-label", "") for figure in figures]
-    assert len(labels) == 4
+    assert len(labels) == 5
     assert all(re.search(r"\d", label) for label in labels)
     assert "Trained clean: dual goes from" in labels[0]
     assert all(figure.get("role") == "img" for figure in figures)

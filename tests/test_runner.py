@@ -188,6 +188,7 @@ def test_a_folder_of_another_plan_is_left_as_it_is(finished: tuple[Plan, Path], 
     [
         ("seeds", 3),
         ("root_seed", 1),
+        ("dependency", False),
         ("rates", (0.0, 0.25, 1.0)),
         ("models", ("dual:width=12",)),
         ("training", TrainingSettings(epochs=3)),

@@ -10,14 +10,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from scipy.stats import kendalltau
 
 from dual_bench.catalog import METRICS
+from dual_bench.confidence import BRIER
 from dual_bench.metrics import ACC2_NON0, ACCURACY, MAE, PEARSON_R, UAR, WEIGHTED_F1, Metric
 from dual_bench.schema import MEASURED, PREDICTION_COLUMNS
 from dual_bench.stats import curves
 from dual_bench.stats.contrasts import Contrast, compare
 from dual_bench.stats.frame import Cube, Key, cube
-from dual_bench.stats.resampling import Weights, estimate, replicates, resample
+from dual_bench.stats.intervals import Interval, t_interval
+from dual_bench.stats.resampling import Weights, estimate, point_of, replicates, resample
 from dual_bench.store import prediction_table
 from dual_bench.types import CLEAN, Condition, FloatArray, UserError, Utterance
 
@@ -268,6 +271,96 @@ def test_retention_above_a_floor_that_clean_does_not_beat_is_undefined(floor: fl
     _, normalised = retention(found, floor)
     assert np.isnan([normalised.value, normalised.interval.low, normalised.interval.high]).all()
     assert reason in normalised.interval.reason
+
+
+# --------------------------------------------------------------------- against a reference, and where curves break
+
+
+def two_systems(metric: Metric = ACCURACY) -> Cube:
+    """A leans on words, B does not: their metric falls from .9 to .3, and from .7 to .65."""
+    heights_of = {"A": {0.0: 0.9, 0.5: 0.6, 1.0: 0.3}, "B": {0.0: 0.7, 0.5: 0.68, 1.0: 0.65}}
+    sums = {}
+    for system, by_rate in heights_of.items():
+        for rate, mean in by_rate.items():
+            height = heights(mean if metric.higher_is_better else 1 - mean)
+            counts = np.stack([height, np.ones_like(height)], axis=-1)
+            sums[Key(system, "clean", "word-drop" if rate else "clean", rate)] = counts[:, None]
+    return Cube(metric, sums, (0, 1, 2, 3), tuple(map(str, range(30))), 30, ())
+
+
+@pytest.mark.parametrize("metric", [ACCURACY, MAE])
+def test_corruption_errors_are_ratios_of_summed_errors(metric: Metric) -> None:
+    found = two_systems(metric)
+    weights = bootstrap(found)
+    noisy, base = (curves.overall(found, s, "clean", "word-drop", weights, (0.5, 1.0)) for s in ("A", "B"))
+    clean, base_clean = (curves.point(found, curves.key(s, "clean", "clean", 0.0), weights) for s in ("A", "B"))
+    plain = curves.corruption_error(metric, noisy, base)
+    assert plain.estimate == pytest.approx((0.4 + 0.7) / (0.32 + 0.35))
+    relative = curves.relative_corruption_error(metric, noisy, clean, base, base_clean)
+    assert relative.estimate == pytest.approx((0.3 + 0.6) / (0.02 + 0.05))
+    assert curves.corruption_error(metric, base, base).estimate == pytest.approx(1)
+    assert curves.mean_point([plain, relative]).estimate == pytest.approx((plain.estimate + relative.estimate) / 2)
+
+
+def test_a_corruption_that_does_not_harm_the_reference_has_no_relative_error() -> None:
+    found = two_systems()
+    weights = bootstrap(found)
+    noisy, clean = (curves.point(found, curves.key("A", "clean", "word-drop", rate), weights) for rate in (1.0, 0.0))
+    gone = curves.relative_corruption_error(ACCURACY, noisy, clean, clean, clean)
+    assert np.isnan(gone.estimate)
+    assert curves.estimate_of(gone, reason="no harm").interval.reason == "no harm"
+
+
+def drawn(points: dict[float, tuple[float, float]]) -> list[tuple[float, curves.Estimate]]:
+    return [(rate, curves.Estimate((a + b) / 2, Interval(a, b, 0.95))) for rate, (a, b) in points.items()]
+
+
+def test_a_curve_breaks_at_the_first_rate_whose_worse_end_is_not_better_than_the_line() -> None:
+    falling = drawn({0.0: (0.7, 0.9), 0.5: (0.5, 0.7), 1.0: (0.3, 0.5)})
+    assert curves.breaking_rate(falling, 0.4, True) == (1.0, "")
+    assert curves.breaking_rate(falling, 0.5, True) == (0.5, "")
+    assert curves.breaking_rate(falling, 0.8, True) == (0.0, "")
+    rate, reason = curves.breaking_rate(falling, 0.2, True)
+    assert np.isnan(rate)
+    assert reason == "better at every rate tested"
+    rising = drawn({0.0: (0.7, 0.9), 0.5: (0.9, 1.1), 1.0: (1.3, 1.5)})
+    assert curves.breaking_rate(rising, 1.1, False) == (0.5, "")
+
+
+def test_a_curve_without_intervals_or_a_line_breaks_nowhere_and_says_why() -> None:
+    rate, reason = curves.breaking_rate(
+        [(0.0, curves.Estimate(0.5, Interval(np.nan, np.nan, 0.95, "one seed")))], 0, True
+    )
+    assert np.isnan(rate)
+    assert reason == "one seed"
+    assert "no line" in curves.breaking_rate(drawn({0.0: (0.7, 0.9)}), np.nan, True)[1]
+
+
+def test_rank_stability_is_the_mean_of_scipys_kendall_tau_over_pairs_of_draws() -> None:
+    rng = np.random.default_rng(9)
+    values = rng.random((5, 3))
+    weights = resample(rng, 2, 3, 4, 10)
+    points = []
+    for row in values:
+        y = np.broadcast_to(row[None, :, None], (2, 3, 4))
+        points.append(point_of(np.stack([y, np.ones_like(y)], axis=-1), ACCURACY.value, weights))
+    taus = [kendalltau(values[:, i], values[:, j])[0] for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert curves.rank_stability(points) == (pytest.approx(np.mean(taus)), "")
+    assert "two systems" in curves.rank_stability(points[:1])[1]
+    assert "does not order" in curves.rank_stability([points[0], points[0]])[1]
+
+
+def test_a_metric_of_confidence_has_the_t_interval_of_its_influence_within_its_range() -> None:
+    rng = np.random.default_rng(10)
+    truth, scores = rng.integers(0, 3, 60).astype(float), rng.dirichlet(np.ones(3), (4, 1, 60))
+    rows = np.array([[BRIER.statistics(truth, scores[s, 0])] for s in range(4)])
+    sums = rows.reshape(4, 1, 12, 5, -1).sum(axis=3)
+    found = curves.of_sums(BRIER, sums)
+    assert found.value == pytest.approx(np.mean([BRIER(truth, scores[s, 0]) for s in range(4)]))
+    exact = point_of(sums, BRIER.value, resample(rng, 4, 1, 12, 10))
+    ends = t_interval(exact.estimate, exact.spread, 0.95)
+    assert (found.interval.low, found.interval.high) == pytest.approx((ends.low, ends.high))
+    assert "at least 2 training seeds" in curves.of_sums(BRIER, sums[:1]).interval.reason
 
 
 # -------------------------------------------------------------------------------------------- contrasts

@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
 from dual_bench import seeding
 from dual_bench.catalog import METRICS, format_settings, parse_spec
 from dual_bench.metrics import Metric
 from dual_bench.report import grid
 from dual_bench.report.certified import Certified, gather_certified
-from dual_bench.report.noise import Noise, Place, gather_noise
+from dual_bench.report.noise import Noise, Place, gather_noise, told_noise
 from dual_bench.schema import CellInfo, StudyInfo
 from dual_bench.stats.contrasts import Contrast, compare
-from dual_bench.stats.curves import Estimate, estimate_of, key, of_metric, overall, point, rates
+from dual_bench.stats.curves import Estimate, estimate_of, key, of_metric, of_sums, overall, point, rates
+from dual_bench.stats.dependency import Dependence, dependency
 from dual_bench.stats.effects import Effect, effects
 from dual_bench.stats.frame import Cube, Key, cube, system_name
 from dual_bench.stats.resampling import Point, Weights, combined, resample
@@ -119,6 +121,8 @@ class Evidence:
         where = key(system, regime, place.corruption, place.rate)
         if metric is None or metric is self.metric:
             return self._once("at", where, lambda: of_metric(self.metric, self.point(where), LEVEL))
+        if metric.about == "confidence":
+            return of_sums(metric, self.ends[metric.name].sums[where], LEVEL)
         return of_metric(metric, point(self.ends[metric.name], where, self.weights), LEVEL)
 
     def _once(self, what: str, where: Key, make: Callable[[], Estimate]) -> Estimate:
@@ -158,10 +162,38 @@ class Evidence:
         losses = {n: self.loss(system, regime, Place("", n, rate)) for n, rate in rates.items()}
         return sorted(((n, e) for n, e in losses.items() if np.isfinite(e.value)), key=lambda pair: -pair[1].value)
 
-    def overall(self, system: str, regime: str, corruption: str) -> Estimate:
+    def whole(self, system: str, regime: str, corruption: str) -> Point:
         """The primary metric over a whole corruption: the mean over its severities, or the area under its curve."""
-        rates = self.noise.rates.get(corruption, ())
-        return of_metric(self.metric, overall(self.cube, system, regime, corruption, self.weights, rates), LEVEL)
+        if (system, regime, corruption) not in self._wholes:
+            rates = self.noise.rates.get(corruption, ())
+            self._wholes[system, regime, corruption] = overall(
+                self.cube, system, regime, corruption, self.weights, rates
+            )
+        return self._wholes[system, regime, corruption]
+
+    @cached_property
+    def _wholes(self) -> dict[tuple[str, str, str], Point]:
+        return {}
+
+    def overall(self, system: str, regime: str, corruption: str) -> Estimate:
+        """The same with its interval."""
+        return of_metric(self.metric, self.whole(system, regime, corruption), LEVEL)
+
+    @cached_property
+    def dependence(self) -> tuple[Dependence, ...]:
+        """What each modality is worth, from the rows in which some were taken away; none where there are no such."""
+        run = self.run
+        if run.probes.empty:
+            return ()
+        clean = run.predictions[run.predictions["corruption"] == "clean"]
+        who = ["model", "variant", "regime"]  # another toolkit may have probed some systems only
+        probed = pd.MultiIndex.from_frame(run.probes[who].astype(str).drop_duplicates())
+        clean = clean[pd.MultiIndex.from_frame(clean[who].astype(str)).isin(probed)]
+        rows = pd.concat([clean, run.probes], ignore_index=True)
+        probes = cube(rows[rows["seed"].isin(self.cube.seeds)], self.metric)
+        rng = seeding.generator("bootstrap of probes", int(run.info.plan["root_seed"]))
+        weights = resample(rng, len(probes.seeds), probes.draws, len(probes.clusters), RESAMPLES)
+        return dependency(probes, weights, run.info.ceilings, LEVEL)
 
     def floor(self, metric: Metric | None = None) -> float:
         found = self.run.info.floors.get((metric or self.metric).name)
@@ -208,6 +240,7 @@ class Evidence:
         if len(codes) > 1:
             said.append(f"The cells were made by different code: {'; '.join(codes)}.")
         said += [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in self.cube.skipped]
+        said += info.source.notes if info.source else ()
         if self.reference is None:
             said.append(f"The reference, {info.plan['models'][0]}, has no finished cell: nothing is compared with it.")
         return tuple(said)
@@ -238,14 +271,19 @@ def gather(run: Run) -> Evidence:
     full = cube(run.predictions, primary)
     rng = seeding.generator("bootstrap", int(plan["root_seed"]))
     weights = resample(rng, len(full.seeds), full.draws, len(full.clusters), RESAMPLES)
-    noise = gather_noise(run.texts, run.predictions, run.info.severities)
+    noise = (
+        told_noise(run.predictions)
+        if run.info.source
+        else gather_noise(run.texts, run.predictions, run.info.severities)
+    )
     heaviest = noise.heaviest()
     corruption = run.predictions["corruption"].astype(str)
     keep = corruption.str.startswith(TRANSCRIPT_PREFIX) | (corruption == "clean")
     if heaviest:
         keep |= (corruption == heaviest.corruption) & (run.predictions["rate"] == heaviest.rate)
     few = run.predictions[keep]
-    others = [m for m in known if m.task == run.info.corpus.task and m.name != primary.name]
+    judged = [m for m in known if m.about == "prediction" or run.info.source is None or run.info.source.probabilities]
+    others = [m for m in judged if m.task == run.info.corpus.task and m.name != primary.name]
     ends = {primary.name: full} | {m.name: cube(few, m) for m in others}
     certified = gather_certified(run.certified, run.cells, full, weights, LEVEL)
     if study := run.info.study:
@@ -276,6 +314,8 @@ def find_system(spec: str, systems: Sequence[str] | set[str]) -> str | None:
     >>> find_system("dual:sdm=off,width=64", ["dual", "dual:sdm=off"])
     'dual:sdm=off'
     """
+    if spec in systems:
+        return spec
     name, settings = parse_spec(spec)
     wanted = set(format_settings(settings).split(","))
     fitting = []

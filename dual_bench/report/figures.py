@@ -12,13 +12,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from dual_bench.report import canvas, degradation, findings, forest, heat
+from dual_bench.confidence import AURC
+from dual_bench.report import canvas, confidence, degradation, dependency, findings, forest, heat
 from dual_bench.report.canvas import COLOURS, GRID, MUTED, Picture
 from dual_bench.report.evidence import MATCHED, Evidence
 from dual_bench.schema import CellInfo
 
-HEAT, OVERVIEW, DEGRADATION, FIXED_NAMES = "heatmap", "overview", "degradation-", ("forest", "transcripts", "training")
-"""How the names of the figures begin: heat maps, curves of all corruptions, and of each; and the names of others."""
+HEAT, OVERVIEW, DEGRADATION, RANKS, FIXED_NAMES = (
+    "heatmap",
+    "overview",
+    "degradation-",
+    "ranks",
+    ("forest", "transcripts", "training", "dependency", "coverage"),
+)
+"""How the names of the figures begin: heat maps, curves of all corruptions, and of each, ranks; and other names."""
 
 MANY = 4
 """With more corruptions than this their curves are shown beside each other first."""
@@ -83,12 +90,20 @@ def _apart(evidence: Evidence, folder: Path, names: Sequence[str]) -> Iterator[P
 
 
 def _others(evidence: Evidence, folder: Path) -> Iterator[Picture]:
-    if evidence.transcripts:
+    if evidence.transcripts and np.isfinite([evidence.noise.wer(name, 1.0) for name in evidence.transcripts]).all():
         figure, caption = recognisers(evidence), _recogniser_caption(evidence)
         alt = findings.transcript_finding(evidence)
         yield canvas.save(figure, folder, "transcripts", "Real recognisers", caption, alt)
-    caption, alt = _learning_caption(evidence), findings.training_finding(evidence)
-    yield canvas.save(learning(evidence), folder, "training", "Training", caption, alt)
+    if evidence.dependence:
+        figure, caption = dependency.figure(evidence), dependency.caption(evidence)
+        title = "What each modality is worth"
+        yield canvas.save(figure, folder, "dependency", title, caption, dependency.finding(evidence))
+    if AURC.name in evidence.ends and len(evidence.systems) <= degradation.MOST_TOGETHER:
+        figure, caption = confidence.figure(evidence), confidence.caption(evidence)
+        yield canvas.save(figure, folder, "coverage", "Accuracy and coverage", caption, confidence.finding(evidence))
+    if evidence.run.cells:
+        caption, alt = _learning_caption(evidence), findings.training_finding(evidence)
+        yield canvas.save(learning(evidence), folder, "training", "Training", caption, alt)
 
 
 # -------------------------------------------------------------------------------------- real recognisers

@@ -14,7 +14,31 @@ from dual_bench.stats.contrasts import ALPHA
 
 def methods(evidence: Evidence) -> tuple[str, ...]:
     """What was done, from the plan and the rows."""
+    if evidence.run.info.source:
+        return (*_foreign(evidence), _statistics(evidence))
     return (_data(evidence), _training(evidence), *_noise(evidence), _statistics(evidence), *_study(evidence))
+
+
+def _foreign(evidence: Evidence) -> Iterator[str]:
+    """What is known of predictions that were made elsewhere."""
+    source, cube, corpus = evidence.run.info.source, evidence.cube, evidence.run.info.corpus
+    assert source is not None
+    task = f"{len(corpus.classes)} classes" if corpus.task == "classification" else "a value"
+    pooled = f"; the predictions of {corpus.folds} folds of one seed are pooled" if corpus.folds > 1 else ""
+    yield (
+        f"The predictions were made elsewhere; file {source.file}, sha256 {source.sha256}. They are of {task}, by "
+        f"{plural(len(cube.systems()), 'system')} with {plural(len(cube.seeds), 'training seed')} and "
+        f"{plural(cube.draws, 'noise draw')}, on {plural(cube.utterances, 'test utterance')} of {corpus.name} in "
+        f"{plural(len(cube.clusters), 'cluster')}{pooled}. How the systems were trained, and whether test data chose "
+        "anything, is not in the file. Equal seeds, and equal draws, of two systems count as pairs."
+    )
+    names = [evidence.noise.label(name) for name in evidence.corruptions]
+    heard = [place.label for place in evidence.places if place.corruption in evidence.transcripts]
+    if names or heard:
+        rates = f" {_rates(evidence)}" if names else ""
+        yield f"Conditions besides clean text, by the names in the file: {listing([*names, *heard])}{rates}."
+    if evidence.heaviest:
+        yield _heaviest(evidence)
 
 
 def _data(evidence: Evidence) -> str:
@@ -175,9 +199,15 @@ def _heaviest(evidence: Evidence) -> str:
         if np.isfinite(row[name])
     ]  # fmt: skip
     what = noise.label(place.corruption)
+    if not facts:
+        return (
+            f"The noise that headlines, scores and retention compare with clean text is {what} at "
+            f"{noise.where(place.corruption, place.rate)}: of the largest rates of all corruptions that which comes "
+            "first in the catalogue or else by name, as nothing was measured on the words."
+        )
     return (
         f"The noise that headlines, scores and retention compare with clean text is {what} at "
-        f"{noise.where(place.corruption, place.rate)} ({', '.join(facts) or 'not measurable on the words'}): of the "
+        f"{noise.where(place.corruption, place.rate)} ({', '.join(facts)}): of the "
         "largest rates of all corruptions that which drops most words; where none drops words, that with the largest "
         "word error rate, and where there is none, with the largest distance of the embeddings."
     )
@@ -191,14 +221,16 @@ def _statistics(evidence: Evidence) -> str:
         "Estimates are means over training seeds and noise draws of the metric over all test utterances. Intervals "
         f"({percent(LEVEL)}) come from {len(evidence.weights.seeds):,} bootstrap resamples, which draw training seeds, "
         "noise draws and clusters of test utterances, each with replacement and the same for all systems and "
-        "conditions, so that differences are paired; they are widened for the small number of seeds. They cover what "
+        "conditions, so that differences are paired; their width is that of the t distribution about a standard error "
+        "from an analysis of variance over seeds, draws and clusters. They cover what "
         f"would change with other training seeds{'' if lone else ', other noise draws'} and other test clusters; they "
         f"do not cover {'other noise draws (there is one), ' if lone else ''}another training sample, another corpus, "
         "or another "
         "choice of settings. Intervals of curves are pointwise. Comparisons are two-sided "
-        "t tests, with their intervals, on the bootstrap standard error of the paired difference, corrected by "
+        "t tests, with their intervals, on that standard error of the paired difference, corrected by "
         f"Holm's method{_family(evidence)}; a verdict needs an adjusted p below {ALPHA:g}. The detectable difference "
-        "is what the design would see with power 0.8 before correction."
+        "is what the design would see with power 0.8 before correction. How often such intervals hold the truth, and "
+        "such tests reject a true null, was simulated: reports/reference/coverage.md in the repository of dual-bench."
     )
 
 

@@ -159,7 +159,7 @@ class Noise:
         shared = last[~last["corruption"].isin(self.chosen)]
         last = last if shared.empty else shared
         dropped = last["dropped"].round(2)
-        scales = (dropped.where(2 * dropped > last["wer"]), last["wer"].round(2), last["cosine"].round(2))
+        scales = (dropped.where(~(2 * dropped <= last["wer"])), last["wer"].round(2), last["cosine"].round(2))
         scale = next((s for s in scales if (s > 0).any()), scales[0])
         row = last.iloc[int(scale.fillna(-1).to_numpy(float).argmax())]
         found = self.place(str(row["corruption"]), float(row["rate"]))
@@ -178,6 +178,25 @@ def gather_noise(texts: pd.DataFrame, predictions: pd.DataFrame, points: Sequenc
     ordered = sorted((p for p in points if (p.corruption, p.rate) in tested), key=lambda p: p.severity)
     names = dict.fromkeys(p.corruption for p in ordered)
     return Noise(frame, {n: tuple(p for p in ordered if p.corruption == n) for n in names}, chosen, behind)
+
+
+def told_noise(predictions: pd.DataFrame) -> Noise:
+    """What the rows of another toolkit say of its corruptions: plain means over utterances, then over draws.
+
+    A row repeats what was measured on its text; where texts depend on the model it is the mean over models. What was
+    not measured is NaN, and nothing is taken to act behind the words.
+    """
+    by_draw = predictions.groupby(["corruption", "rate", "draw"], observed=True, sort=True)
+    draws = by_draw[list(MEASURED)].mean()
+    by_rate = draws.groupby(level=["corruption", "rate"], observed=True, sort=True)
+    frame = by_rate.mean().join(by_rate.std(ddof=1).add_suffix("_sd"))
+    frame.insert(0, "draws", by_rate.size())
+    frame = frame.assign(models=0).reset_index().astype({"corruption": str})
+    chosen = predictions[predictions["text"].notna()]
+    names = frozenset(map(str, chosen["corruption"].unique()))
+    models = len(chosen[["model", "variant", "regime", "seed"]].drop_duplicates())
+    frame.loc[frame["corruption"].isin(names), "models"] = models
+    return Noise(frame, {}, names, frozenset())
 
 
 def realised(texts: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:

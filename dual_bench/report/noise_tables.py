@@ -11,6 +11,7 @@ from dual_bench.report.evidence import LEVEL, Evidence
 from dual_bench.report.noise import UNREACHED, Place, in_families
 from dual_bench.report.numbers import NOTHING, cell, fixed, listing, percent
 from dual_bench.report.table import Table, columns, heading, reasons
+from dual_bench.schema import MEASURED
 from dual_bench.stats.curves import Estimate
 from dual_bench.types import TRANSCRIPT_PREFIX
 
@@ -27,7 +28,7 @@ def noise(evidence: Evidence) -> Table | None:
     """What the noise really did to the words."""
     told, frame = evidence.noise, evidence.noise.frame
     names = [name for name in frame["corruption"].unique() if name != "clean"]
-    if not names:
+    if not names or frame.loc[frame["corruption"] != "clean", list(MEASURED)].isna().to_numpy().all():
         return None
     order = (*in_families([n for n in names if not n.startswith(TRANSCRIPT_PREFIX)]), *evidence.transcripts)
     parts = [frame[frame["corruption"] == name] for name in order]
@@ -60,6 +61,11 @@ def _noise_line(evidence: Evidence, row: pd.Series[Any]) -> dict[str, str]:
 
 def _noise_notes(evidence: Evidence, order: tuple[str, ...]) -> tuple[str, ...]:
     told = evidence.noise
+    if evidence.run.info.source:
+        return (
+            "As the file tells: plain means over the utterances that were measured, whatever the number of their "
+            f"words. ±: standard deviation between draws. “{NOTHING}”: not in the file.",
+        )
     notes = [
         "WER: errors over reference words in the whole test part; inserted words count, so that it can exceed 100 %. "
         "CER and words dropped: means over utterances, weighted by their words. Cosine distance: between the mean "

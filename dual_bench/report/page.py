@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from dual_bench.report.canvas import COLOURS, GRID, INK, MUTED, PAPER, Picture
 from dual_bench.report.evidence import Evidence
-from dual_bench.report.figures import DEGRADATION, HEAT, OVERVIEW
+from dual_bench.report.figures import DEGRADATION, HEAT, OVERVIEW, RANKS
 from dual_bench.report.heat import ON_HIGH, ON_LOW, STEPS
 from dual_bench.report.methods import methods
 from dual_bench.report.numbers import plural
@@ -22,18 +22,18 @@ from dual_bench.report.table import Table
 from dual_bench.schema import RunInfo
 
 
-def html(evidence: Evidence, tables: Sequence[Table], pictures: Sequence[Picture]) -> str:
+def html(context: Mapping[str, Any]) -> str:
     """``index.html``: no script, no request to anywhere, figures inline."""
     environment = _environment(autoescape=True)
     environment.filters |= {"inline": inline, "numeric": is_numeric}
-    return environment.get_template("index.html.j2").render(_context(evidence, tables, pictures))
+    return environment.get_template("index.html.j2").render(context)
 
 
-def markdown(evidence: Evidence, tables: Sequence[Table], pictures: Sequence[Picture]) -> str:
+def markdown(context: Mapping[str, Any]) -> str:
     """``report.md``, with the figures as PNG files beside it."""
     environment = _environment(finalize=_markdown_value)
     environment.filters |= {"pipes": pipes, "fenced": fenced}
-    return environment.get_template("report.md.j2").render(_context(evidence, tables, pictures))
+    return environment.get_template("report.md.j2").render(context)
 
 
 def _environment(**settings: Any) -> Environment:
@@ -47,24 +47,52 @@ def _environment(**settings: Any) -> Environment:
     )
 
 
-def _context(evidence: Evidence, tables: Sequence[Table], pictures: Sequence[Picture]) -> dict[str, Any]:
-    info = evidence.run.info
+def context(tables: Sequence[Table], pictures: Sequence[Picture], **said: Any) -> dict[str, Any]:
+    """All that the templates ask for; ``said`` holds what is not in tables and pictures."""
     return {
-        "info": info,
-        "title": f"{info.name}: {'what each part does' if info.study else 'what is left when the words go'}",
-        "notes": info.corpus.notes,
-        "problems": evidence.problems(),
-        "headlines": headlines(evidence),
+        "notes": (),
+        "problems": (),
         "tables": {table.name: table for table in tables},
         "maps": [p for p in pictures if p.name.startswith(HEAT)],
         "overviews": [p for p in pictures if p.name.startswith(OVERVIEW)],
         "curves": [p for p in pictures if p.name.startswith(DEGRADATION)],
+        "ranks": [p for p in pictures if p.name.startswith(RANKS)],
         "pictures": {picture.name: picture for picture in pictures},
-        "methods": methods(evidence),
-        "provenance": provenance(info),
-        "plan": json.dumps(info.plan, indent=2, ensure_ascii=False),
-        "command": info.provenance.command,
+        "plan": "",
+        **said,
     }
+
+
+def of_run(evidence: Evidence, tables: Sequence[Table], pictures: Sequence[Picture]) -> dict[str, Any]:
+    """What the report of one run says."""
+    info = evidence.run.info
+    asked = "what each part does" if info.study else "what is left when the words go"
+    if info.source and not evidence.cube.corruptions():
+        asked = "systems compared"
+    return context(
+        tables,
+        pictures,
+        name=info.name,
+        title=f"{info.name}: {asked}",
+        notes=info.corpus.notes,
+        problems=evidence.problems(),
+        headlines=headlines(evidence),
+        methods=methods(evidence),
+        provenance=rendered_by([info]) if info.source else provenance(info),
+        plan="" if info.source else json.dumps(info.plan, indent=2, ensure_ascii=False),
+        command=info.provenance.command,
+    )
+
+
+def rendered_by(infos: Sequence[RunInfo]) -> list[tuple[str, str]]:
+    """(what, value) of reports on predictions that were made elsewhere: the files, and what computed the rest."""
+    made = infos[0].provenance
+    sources = dict.fromkeys((i.source.file, i.source.sha256) for i in infos if i.source)
+    return [
+        *(("predictions", f"{file}, sha256 {digest}") for file, digest in sources),
+        ("statistics by", f"dual-bench {made.dual_bench}, Python {made.python} on {made.platform}"),
+        ("packages", ", ".join(f"{name} {version}" for name, version in made.packages.items())),
+    ]
 
 
 def provenance(info: RunInfo) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dual_bench.metrics import Metric
+from dual_bench.report import dependency
 from dual_bench.report.ablation_sentences import expectation, paragraph, promises
 from dual_bench.report.evidence import MATCHED, Evidence
 from dual_bench.report.noise import UNREACHED, Place
@@ -32,19 +33,27 @@ def headlines(evidence: Evidence) -> tuple[Passage, ...]:
             Passage("What was asked", (*question(evidence), *expectation(evidence))),
             Passage("What was found", (" ".join(paragraph(evidence)),)),
             Passage("What is promised whatever the text", tuple(promises(evidence))),
+            Passage("What the words are worth", tuple(dependency.sentences(evidence))),
         ]
         return tuple(passage for passage in passages if passage.sentences)
     passages = [Passage("What was asked", tuple(question(evidence)))]
     passages += [Passage(f"Trained {regime}", tuple(regime_story(evidence, regime))) for regime in evidence.regimes]
     if evidence.contrasts:
         passages.append(Passage("What the comparisons decide", tuple(decisions(evidence))))
-    return tuple(passages)
+    if evidence.dependence:
+        passages.append(Passage("What the words are worth", tuple(dependency.sentences(evidence))))
+    return tuple(passage for passage in passages if passage.sentences)
 
 
 def question(evidence: Evidence) -> Iterator[str]:
     """The question, and what the answer rests on."""
     cube, corpus = evidence.cube, evidence.run.info.corpus
-    yield evidence.run.info.plan.get("question") or (
+    info = evidence.run.info
+    if info.source and not evidence.cube.corruptions() and not evidence.dependence:
+        asked = f"How do {listing(evidence.systems)} compare on {corpus.name}?"
+    else:
+        asked = info.plan.get("question", "")
+    yield asked or (
         f"How much do {listing(evidence.systems)} lean on the words of {corpus.name}, "
         "and what is left when the words are noisy, wrong or gone?"
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dual_bench.metrics import Metric
-from dual_bench.report import ablation_tables
+from dual_bench.report import ablation_tables, confidence, dependency, robustness
 from dual_bench.report.ablation_tables import certified, hypotheses, others
 from dual_bench.report.evidence import EVERYTHING, LEVEL, MATCHED, Evidence, metrics
 from dual_bench.report.noise import ALL_GONE, Place
@@ -19,8 +19,9 @@ from dual_bench.report.table import Table, columns, heading, none_as_nan, reason
 from dual_bench.stats.curves import Estimate, key, retention
 
 NAMES = (
-    *("hypotheses", "conditions", "certified", "severity", "scores", "retention"),
-    *("comparisons", "noise", "training", "ceilings", "curves"),
+    *("hypotheses", "conditions", "certified", "severity", "scores", "retention", "robustness"),
+    *("ranks", "friedman", "pairs", "blocks"),
+    *("comparisons", "variance", "dependency", "confidence", "noise", "training", "ceilings", "curves"),
 )
 """Every table that a report may have."""
 
@@ -30,7 +31,20 @@ MOST_WHOLE = 4
 
 def tables(evidence: Evidence) -> tuple[Table, ...]:
     """All tables of a report, in its order."""
-    made = (hypotheses, others, certified, severity, scores, retained, comparisons, noise, training, ceilings, curves)
+    made = (
+        *(
+            hypotheses,
+            others,
+            certified,
+            severity,
+            scores,
+            retained,
+            robustness.table,
+            comparisons,
+            robustness.variance,
+        ),
+        *(dependency.table, confidence.table, noise, training, ceilings, curves),
+    )
     return tuple(table for make in made if (table := make(evidence)) is not None)
 
 
@@ -63,6 +77,8 @@ def scores(evidence: Evidence) -> Table:
             line = {"trained": regime, "system": system, "condition": place.label}
             cells = {}
             for metric in metrics(evidence):
+                if metric.about == "confidence" and metric is not evidence.metric:
+                    continue
                 estimate = evidence.at(system, regime, place, metric)
                 where = {"corruption": place.corruption, "rate": place.rate, "metric": metric.name}
                 rows.append({**line, **where, **columns(estimate), "level": LEVEL, **size})
@@ -172,6 +188,9 @@ def comparisons(evidence: Evidence) -> Table | None:
         size = {"seeds": c.seeds, "draws": c.draws, "clusters": c.clusters, "utterances": c.utterances}
         what = {"trained": c.regime, "quantity": c.quantity, "left": c.left, "right": c.right}
         tests = {"p": c.p, "p_adjusted": c.p_adjusted, "family": c.family, "detectable": c.detectable}
+        if c.improvement is not None:
+            tests |= {"improvement": c.improvement.share, "improvement_low": c.improvement.interval.low}
+            tests |= {"improvement_high": c.improvement.interval.high, "conclusion": c.improvement.conclusion}
         tests |= {"seeds_needed": none_as_nan(c.seeds_needed), "clusters_needed": none_as_nan(c.clusters_needed)}
         rows.append({**what, "metric": c.metric, "estimate": c.estimate, **ends, **tests, **size, "verdict": c.verdict})
         shown.append(
@@ -182,6 +201,7 @@ def comparisons(evidence: Evidence) -> Table | None:
                 f"difference{' (points)' if metric.is_share else ''}": cell(Estimate(c.estimate, c.interval), metric),
                 "p": p_value(c.p),
                 "adjusted p": p_value(c.p_adjusted),
+                "P(better) (%)": NOTHING if c.improvement is None else fixed(100 * c.improvement.share, 0),
                 "detectable": number(c.detectable, metric),
                 "would decide: seeds / clusters": (
                     counts_needed(c.seeds_needed, c.clusters_needed) if c.verdict == "undecided" else ""
@@ -196,6 +216,8 @@ def comparisons(evidence: Evidence) -> Table | None:
         f"Every comparison rests on {contrasts[0].utterances:,} test utterances. Detectable: the smallest true "
         "difference that the design would see with power 0.8 at two-sided 0.05, before correction. "
         f"{WOULD_DECIDE}",
+        "P(better): in how many pairs of runs, of equal seed and draw, the left system is better, ties half; its "
+        "interval and what it says by the rule of Bouthillier et al. (2021) are in the file.",
         *reasons(Estimate(c.estimate, c.interval) for c in contrasts),
     )
     title = f"Paired comparisons with {evidence.reference}"
@@ -205,8 +227,10 @@ def comparisons(evidence: Evidence) -> Table | None:
 # ---------------------------------------------------------------------------------- training, ceilings
 
 
-def training(evidence: Evidence) -> Table:
+def training(evidence: Evidence) -> Table | None:
     """Size of each model and the epochs that validation chose; the time is for people only."""
+    if not evidence.run.cells:
+        return None
     rows, shown = [], []
     for regime, system in evidence.rows():
         cells = evidence.cells(system, regime)

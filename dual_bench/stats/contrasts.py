@@ -14,6 +14,7 @@ from dual_bench.catalog import CORRUPTIONS, did_you_mean
 from dual_bench.stats.curves import overall, point
 from dual_bench.stats.frame import Cube, Key
 from dual_bench.stats.intervals import Interval, interval, t_interval
+from dual_bench.stats.paired import Improvement, probability_of_improvement
 from dual_bench.stats.resampling import Point, Weights
 from dual_bench.stats.variance import Spread
 from dual_bench.types import TRANSCRIPT_PREFIX, FloatArray, UserError
@@ -46,6 +47,8 @@ class Contrast:
     detectable: float
     """Smallest true difference that this design would see with power 0.8 at two-sided 0.05, before correction."""
     verdict: Verdict
+    improvement: Improvement | None = None
+    """In how many pairs of runs left is better; of single conditions, not of whole corruptions."""
     seeds_needed: int | None = None
     clusters_needed: int | None = None
     """Where undecided: how many seeds, or how many clusters, would decide it if the estimate and what makes it
@@ -89,7 +92,7 @@ def compare(
             if right != reference and (right, regime) in pairs:
                 other = _quantities(cube, right, regime, weights, severities or {})
                 names = (reference, right, regime)
-                found += [_contrast(cube, names, q, left[q], other[q], level) for q in left]
+                found += [_contrast(cube, names, q, left[q], other[q], weights, level) for q in left]
     return _judged(found, cube, reference)
 
 
@@ -99,6 +102,8 @@ class _Quantity:
 
     point: Point
     draws: int
+    where: Key | None = None
+    """Of a single condition."""
 
 
 def _repeated(cube: Cube) -> list[str]:
@@ -120,7 +125,7 @@ def _repeated(cube: Cube) -> list[str]:
 
 def _quantities(cube: Cube, system: str, regime: str, weights: Weights, severities: Severities) -> dict[str, _Quantity]:
     def at(key: Key) -> _Quantity:
-        return _Quantity(point(cube, key, weights), cube.sums[key].shape[1])
+        return _Quantity(point(cube, key, weights), cube.sums[key].shape[1], key)
 
     found = {"clean": at(Key(system, regime, "clean", 0.0))}
     for corruption in cube.corruptions():
@@ -136,13 +141,23 @@ def _quantities(cube: Cube, system: str, regime: str, weights: Weights, severiti
 
 
 def _contrast(
-    cube: Cube, names: tuple[str, str, str], quantity: str, left: _Quantity, right: _Quantity, level: float
+    cube: Cube,
+    names: tuple[str, str, str],
+    quantity: str,
+    left: _Quantity,
+    right: _Quantity,
+    weights: Weights,
+    level: float,
 ) -> tuple[Contrast, Spread]:
     difference = left.point - right.point
     ends, width = interval(difference, level), difference.spread
     known = not ends.reason
     if known:  # the interval and p are of one test, so that they cannot contradict each other
         ends = t_interval(difference.estimate, width, level)
+    improvement = None
+    if left.where is not None and right.where is not None:
+        sides, better = (cube.sums[left.where], cube.sums[right.where]), cube.metric.higher_is_better
+        improvement = probability_of_improvement(*sides, cube.metric.value, weights, better, level)
     contrast = Contrast(
         *names,
         quantity=quantity,
@@ -158,6 +173,7 @@ def _contrast(
         utterances=cube.utterances,
         detectable=detectable(width) if known else np.nan,
         verdict="undefined",
+        improvement=improvement,
     )
     return contrast, width
 

@@ -11,7 +11,7 @@ from scipy.stats import kendalltau
 
 from dual_bench.metrics import Metric
 from dual_bench.stats.frame import Cube, Key
-from dual_bench.stats.intervals import Interval, interval, no_interval
+from dual_bench.stats.intervals import Interval, by_influence, interval, no_interval
 from dual_bench.stats.resampling import Point, Weights, combined, point_of, quotient, shifted
 from dual_bench.types import FloatArray
 
@@ -200,7 +200,15 @@ def rank_stability(points: Sequence[Point]) -> tuple[float, str]:
 
 def of_metric(metric: Metric, point: Point, level: float = 0.95) -> Estimate:
     """Value and interval of the metric itself, whose interval ends where the metric does."""
-    found = estimate_of(point, level)
+    return _held(metric, estimate_of(point, level))
+
+
+def of_sums(metric: Metric, sums: FloatArray, level: float = 0.95) -> Estimate:
+    """The same from sums (S, D, C, m) without resamples: a t interval."""
+    return _held(metric, Estimate(*by_influence(sums, metric.value, level)))
+
+
+def _held(metric: Metric, found: Estimate) -> Estimate:
     low, high = np.clip([found.interval.low, found.interval.high], metric.low, metric.high)
     return Estimate(found.value, replace(found.interval, low=float(low), high=float(high)))
 

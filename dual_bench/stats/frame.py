@@ -126,8 +126,8 @@ def cube(predictions: pd.DataFrame, metric: Metric) -> Cube:
 
 def _sum(metric: Metric, truth: FloatArray, scores: FloatArray, where: IntArray, starts: IntArray) -> FloatArray:
     """Sums of the statistics of one trained model, (conditions, C, m); ``where`` (conditions, N) are its rows."""
-    statistics = metric.statistics(np.tile(truth, len(where)), scores[where.ravel()])
-    return np.add.reduceat(statistics.reshape(*where.shape, -1), starts, axis=1)
+    # one condition at a time: some metrics have hundreds of statistics
+    return np.stack([np.add.reduceat(metric.statistics(truth, scores[rows]), starts) for rows in where])
 
 
 def _codes(

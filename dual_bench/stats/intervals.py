@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm, t
 
-from dual_bench.stats.resampling import Point, Weights
-from dual_bench.stats.variance import Spread, contributions
+from dual_bench.stats.resampling import Point, Value, Weights, influence
+from dual_bench.stats.variance import Spread, errors, spread
 from dual_bench.types import FloatArray
 
 
@@ -90,6 +90,19 @@ def t_interval(difference: float, width: Spread, level: float) -> Interval:
     return Interval(difference - half, difference + half, level)
 
 
+def by_influence(sums: FloatArray, value: Value, level: float = 0.95) -> tuple[float, Interval]:
+    """Estimate and t interval of a metric by sums (S, D, C, m), without resamples.
+
+    For metrics of many statistics, and those whose resamples are biased.
+    """
+    y = influence(sums, value)
+    seeds, _, clusters = y.shape
+    found = float(y.mean())
+    if reason := undefined(seeds, clusters) or ("" if np.isfinite(y).all() else "undefined"):
+        return found, no_interval(level, reason)
+    return found, t_interval(found, spread(y), level)
+
+
 def percentile(replicates: FloatArray, level: float = 0.95) -> Interval:
     """The percentile interval of R replicates (Efron & Tibshirani 1993, ch. 13).
 
@@ -149,9 +162,8 @@ def studentised(point: Point, weights: Weights, level: float = 0.95) -> Interval
     y = point.influence
     counts = weights.of(y.shape[1])
     means = np.einsum("rs,rd,rc,sdc->r", *counts, y, optimize=True) / y.size
-    errors = np.maximum(contributions(y, counts), 0).sum(axis=1) ** 0.5
-    moved = means - y.mean()
-    ratios = np.divide(moved, errors, out=np.copysign(np.inf, moved), where=errors > 0)
+    width, moved = errors(y, counts), means - y.mean()
+    ratios = np.divide(moved, width, out=np.copysign(np.inf, moved), where=width > 0)
     tail = (1 - level) / 2
     found = _quantiles(ratios, tail, 1 - tail, level)
     if found.reason:

@@ -90,16 +90,30 @@ UNKNOWN = Spread({(0,): np.nan}, (1, 1, 1))
 def spread(y: FloatArray) -> Spread:
     """The spread of the mean of ``y`` (S, D, C).
 
-    Estimated components below 0 count as 0, so that the variance is never below the truth on average. A level with one
-    unit adds nothing: its variance cannot be known.
+    Its variance is the unbiased sum of the parts, but never less than what the interactions alone add; components
+    estimated below 0 are 0, and what they took from the sum is taken from the others in proportion. (With all of them
+    cut off at 0 and the rest left as it is, intervals were too wide where no level makes a difference of its own.) A
+    level with one unit adds nothing: its variance cannot be known.
     """
-    found = contributions(y)[0]
-    return Spread({e: max(float(part), 0.0) for e, part in zip(EFFECTS, found, strict=True)}, _counts(y))
-
-
-def _counts(y: FloatArray) -> tuple[int, int, int]:
     seeds, draws, clusters = y.shape
-    return seeds, draws, clusters
+    found = contributions(y)[0]
+    return Spread(dict(zip(EFFECTS, _settled(found[None])[0].tolist(), strict=True)), (seeds, draws, clusters))
+
+
+def _settled(parts: FloatArray) -> FloatArray:
+    """Parts (R, 7) without those below 0, whose sum is the variance of the mean."""
+    cut = np.maximum(parts, 0.0)
+    together = cut[:, [len(e) > 1 for e in EFFECTS]].sum(axis=1)
+    whole = np.maximum(parts.sum(axis=1), together)
+    share = np.divide(whole, cut.sum(axis=1), out=np.zeros(len(parts)), where=whole > 0)
+    found: FloatArray = cut * share[:, None]
+    return found
+
+
+def errors(y: FloatArray, counts: Counts) -> FloatArray:
+    """The standard error of the mean of ``y`` in each of R resamples, (R,)."""
+    found: FloatArray = _settled(contributions(y, counts)).sum(axis=1) ** 0.5
+    return found
 
 
 Counts = Sequence[IntArray]
