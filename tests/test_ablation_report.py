@@ -461,7 +461,7 @@ def test_tables_in_markdown_parse_and_systems_bear_the_names_of_the_study(parts:
     text = (parts[0] / "report.md").read_text(encoding="utf-8")
     parsed = MarkdownIt("commonmark").enable("table").render(text)
     assert parsed.count("<table>") == 10
-    assert parsed.count("<img") == 4
+    assert parsed.count("<img") == 5
     scores = text[text.index("## Scores") : text.index("## What is retained")]
     assert [
         name for name in ("the baseline", "without SDM", "without VDM", "wide") if f"| {name} |" not in scores

@@ -171,7 +171,7 @@ def test_markdown_opens_with_the_note_and_its_tables_parse(rendered: tuple[Path,
     assert text.startswith(f"**{NOTE}**\n\n# made")
     parsed = MarkdownIt("commonmark").enable("table").render(text)
     assert parsed.count("<table>") == 9
-    assert parsed.count("<img") == 4
+    assert parsed.count("<img") == 5
 
 
 def test_every_figure_states_its_finding(rendered: tuple[Path, Rendered]) -> None:
