@@ -408,7 +408,7 @@ def test_worse_is_on_the_left_in_every_panel_where_higher_is_better(parts: tuple
 def test_an_ablation_has_effects_and_no_contrasts(parts: tuple[Path, Rendered], page: ElementTree.Element) -> None:
     folder, _ = parts
     names = {"hypotheses", "conditions", "scores", "retention", "noise", "training", "ceilings", "curves"}
-    names |= {"robustness", "variance", "confidence"}
+    names |= {"robustness", "variance", "confidence", "classical"}
     assert {file.stem for file in (folder / "tables").iterdir()} == names
     assert figures_of(folder) == {"forest", "degradation-word-drop", "transcripts", "training", "coverage"}
     sections = [section.get("id") for section in page.iter("section")]
@@ -460,7 +460,7 @@ def test_the_page_is_valid_and_says_what_was_written_down(parts: tuple[Path, Ren
 def test_tables_in_markdown_parse_and_systems_bear_the_names_of_the_study(parts: tuple[Path, Rendered]) -> None:
     text = (parts[0] / "report.md").read_text(encoding="utf-8")
     parsed = MarkdownIt("commonmark").enable("table").render(text)
-    assert parsed.count("<table>") == 10
+    assert parsed.count("<table>") == 11
     assert parsed.count("<img") == 5
     scores = text[text.index("## Scores") : text.index("## What is retained")]
     assert [

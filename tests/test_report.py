@@ -50,7 +50,7 @@ def test_every_file_is_written_and_none_is_left_over(rendered: tuple[Path, Rende
         f"{name}.{kind}" for name in figures for kind in ("svg", "png")
     )
     names = {"scores", "retention", "comparisons", "noise", "training", "ceilings", "curves"}
-    names |= {"robustness", "variance", "confidence"}
+    names |= {"robustness", "variance", "confidence", "classical"}
     assert {p.stem for p in (folder / "tables").iterdir()} == names
     assert all(file.stat().st_size for file in result.files)
     assert len(set(result.files)) == 2 + len(names) + 2 * len(figures)
@@ -170,7 +170,7 @@ def test_markdown_opens_with_the_note_and_its_tables_parse(rendered: tuple[Path,
     text = (rendered[0] / "report.md").read_text(encoding="utf-8")
     assert text.startswith(f"**{NOTE}**\n\n# made")
     parsed = MarkdownIt("commonmark").enable("table").render(text)
-    assert parsed.count("<table>") == 9
+    assert parsed.count("<table>") == 10
     assert parsed.count("<img") == 5
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from made_run import Made, write
 from sklearn.metrics import brier_score_loss
+from statsmodels.stats.contingency_tables import mcnemar
 
 from dual_bench.report import evidence as evidence_module
 from dual_bench.report.evidence import Evidence, gather
@@ -156,3 +157,19 @@ def test_one_seed_has_estimates_of_worth_without_intervals(tmp_path: Path) -> No
     assert found["low"].isna().all()
     assert not (tmp_path / "tables" / "variance.csv").exists()
     assert "at least 2 training seeds" in (tmp_path / "report.md").read_text()
+
+
+def test_the_classical_tests_are_those_of_the_first_seed_and_of_the_clusters(folder: Path, tmp_path: Path) -> None:
+    run, found = read_run(folder), table(folder, "classical")
+    rows = run.predictions
+    rows = rows[(rows["corruption"] == "clean") & (rows["regime"] == "mixed") & (rows["seed"] == 0)]
+    right = {m: hits(part.sort_values("utterance")) for m, part in rows.groupby("model", observed=True)}
+    table_2x2 = pd.crosstab(right["dual"], right["text-only"])
+    row = found[(found["trained"] == "mixed") & (found["right"] == "text-only")]
+    few = table_2x2.to_numpy()[[0, 1], [1, 0]].sum() < 25
+    assert row["mcnemar_p"].item() == pytest.approx(mcnemar(table_2x2, exact=few, correction=True).pvalue)
+    assert row["permutation_p"].between(1 / 2001, 1).all()
+    assert "williams_p" not in found
+    write(tmp_path, Made(classes=(), transcripts=(), seeds=2))
+    render(tmp_path)
+    assert table(tmp_path, "classical")["williams_p"].between(0, 1).all()
