@@ -38,7 +38,7 @@ reference: $(VENV)/.installed-dev ## what the noise does to real lines; DATA nam
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/realised.py $(DATA) --out reports/reference
 
 calibration: $(VENV)/.installed-dev ## do intervals cover, and do tests keep their level? about half an hour
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py --out reports/reference
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/calibration.py --out reports/reference
 
 clean: ## remove what was set up
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,6 +1,6 @@
 """Do intervals cover, and do tests keep their level? Simulated studies whose truth is known.
 
-    python benchmarks/coverage.py --out reports/reference --repeats 1000
+    python benchmarks/calibration.py --out reports/reference --repeats 1000
 
 Two systems answer utterances of a test set: a score that is normal, with effects of what is hard for both, of each
 system, its training seed, the noise draw, the dialogue, the utterance, and of these together; an answer is right where
@@ -245,7 +245,7 @@ def page(covered: pd.DataFrame, rejected: pd.DataFrame) -> str:
         "# Do intervals cover, and do tests keep their level?",
         "",
         f"`make calibration`; {repeats:,} simulated studies a row, {RESAMPLES:,} resamples each, so that a share has "
-        f"a standard error of about {error:.1f} points. Answers are artificial: `benchmarks/coverage.py` says how they "
+        f"a standard error of about {error:.1f} points. Answers are artificial: `benchmarks/calibration.py` says how they "
         "are made. Designs: " + "; ".join(f"{name}: {size}" for name, size in SIZES.items()) + ".",
         "",
         "## Coverage of intervals at 95 %, in percent",
