@@ -245,8 +245,8 @@ def page(covered: pd.DataFrame, rejected: pd.DataFrame) -> str:
         "# Do intervals cover, and do tests keep their level?",
         "",
         f"`make calibration`; {repeats:,} simulated studies a row, {RESAMPLES:,} resamples each, so that a share has "
-        f"a standard error of about {error:.1f} points. Answers are artificial: `benchmarks/calibration.py` says how they "
-        "are made. Designs: " + "; ".join(f"{name}: {size}" for name, size in SIZES.items()) + ".",
+        f"a standard error of about {error:.1f} points. Answers are artificial: `benchmarks/calibration.py` says how "
+        "they are made. Designs: " + "; ".join(f"{name}: {size}" for name, size in SIZES.items()) + ".",
         "",
         "## Coverage of intervals at 95 %, in percent",
         "",
