@@ -85,6 +85,16 @@ resample doubles the variance and so has sqrt(2) times that bias: replicates lie
 between conditions of the same utterances, where part of the bias cancels. (Roelofs et al. 2022, AISTATS, on the bias.)
 """
 
+
+def ece_noise(utterances: int) -> float:
+    """The ECE that a calibrated model shows by chance, about; the reasoning is that of ``ECE``.
+
+    >>> round(ece_noise(600), 3)
+    0.057
+    """
+    return 0.36 * float(np.sqrt(_BINS / utterances))
+
+
 # -------------------------------------------------------------------------------------------------- AURC
 
 _EDGES = np.concatenate([np.arange(1, 90) / 100, 1 - np.geomspace(0.1, 2.0**-24, 60)])

@@ -314,7 +314,7 @@ def test_page_and_markdown_parse_and_long_parts_are_folded(battery: tuple[Path, 
     assert "Every corruption at every severity" in body_text(tree)
     parsed = MarkdownIt("commonmark").enable("table").render(markdown)
     assert parsed.count("<table>") == 11
-    assert parsed.count("<img") == 3 + 3 + 5 + 1
+    assert parsed.count("<img") == 3 + 3 + 5 + 1 + 1
     assert parsed.count("<details>") == parsed.count("</details>") > 0
 
 

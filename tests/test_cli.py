@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -133,18 +134,23 @@ def test_an_interrupt_stops_all_processes_and_says_how_to_go_on(manifest: Path, 
         [sys.executable, "-m", "dual_bench.cli", "run", "long.toml", *arguments, "--out", "out", "--jobs", "2"],
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    while not (tmp_path / "out" / "run.json").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    time.sleep(3.0)  # into the work of the worker processes
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "the same command goes on from there" in said
-    deadline = time.monotonic() + 30
-    while group_lives(process.pid):
-        assert time.monotonic() < deadline, "a worker process goes on"
-        time.sleep(0.1)
+    try:
+        while not (tmp_path / "out" / "run.json").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(3.0)  # into the work of the worker processes
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "the same command goes on from there" in said
+        deadline = time.monotonic() + 30
+        while group_lives(process.pid):
+            assert time.monotonic() < deadline, "a worker process goes on"
+            time.sleep(0.1)
+    finally:  # whatever failed, nothing goes on beside the other tests
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def test_a_study_that_does_not_exist_offers_the_nearest() -> None:

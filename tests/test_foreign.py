@@ -126,8 +126,21 @@ def test_comparisons_confidence_and_worth_of_modalities_are_there(done: tuple[Pa
     assert worth >= {(s, "shapley", reading) for s in SKILLS for reading in ("absent", "permuted")}
     assert {p.stem for p in (folder / "tables").iterdir()} == {
         "scores", "retention", "robustness", "comparisons", "variance", "dependency", "confidence", "curves",
+        "classical",
     }  # fmt: skip
     assert {p.stem for p in (folder / "figures").iterdir()} == {"degradation-word-drop", "dependency", "coverage"}
+
+
+def test_probes_of_some_utterances_alone_are_left_out_and_the_rest_is_reported(tmp_path: Path) -> None:
+    frame = table(conditions=(*NOISY, *PROBED))
+    probe = frame["corruption"].str.startswith(("absent", "permuted"))
+    names = sorted(frame["utterance"].unique())
+    half = frame[~probe | frame["utterance"].isin(names[: len(names) // 2])]
+    assert report("--predictions", saved(half, tmp_path / "half.csv"), "--out", tmp_path / "out").exit_code == 0
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "modalities are absent or exchanged are not used" in text
+    assert not (tmp_path / "out" / "tables" / "dependency.csv").exists()
+    assert (tmp_path / "out" / "tables" / "scores.csv").exists()
 
 
 def test_the_page_says_only_what_is_known(done: tuple[Path, pd.DataFrame]) -> None:
@@ -139,7 +152,7 @@ def test_the_page_says_only_what_is_known(done: tuple[Path, pd.DataFrame]) -> No
     for untrue in ("Each is trained", "The epoch is chosen", "device", "Within a draw", "read the same noisy words"):
         assert untrue not in text
     markdown = (folder / "report.md").read_text(encoding="utf-8")
-    assert MarkdownIt("commonmark").enable("table").render(markdown).count("<table>") == 7
+    assert MarkdownIt("commonmark").enable("table").render(markdown).count("<table>") == 8
 
 
 def test_rendering_again_gives_the_same_bytes_and_other_predictions_are_refused(tmp_path: Path) -> None:

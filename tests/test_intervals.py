@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dual_bench.metrics import ACC2_NON0, ACCURACY
-from dual_bench.stats.intervals import all_intervals, bca, caution, interval, percentile, studentised
+from dual_bench.stats.intervals import all_intervals, bca, caution, interval, percentile, ratio_interval, studentised
 from dual_bench.stats.resampling import Point, Weights, combined, point_of, resample
 from dual_bench.stats.variance import spread
 from dual_bench.types import FloatArray
@@ -111,9 +111,34 @@ def test_replicates_that_are_biased_do_not_push_the_interval_off_the_estimate() 
     assert interval(pushed).low < point.estimate < interval(pushed).high
 
 
-def test_no_variation_is_an_interval_without_width() -> None:
+def test_what_never_varies_has_no_interval_but_where_both_sides_say_the_same() -> None:
     found = interval(Point(0.25, np.full(100, 0.25), np.full((3, 1, 9), 0.25)))
-    assert (found.low, found.high) == (0.25, 0.25)
+    assert np.isnan([found.low, found.high]).all()
+    assert "the same in every seed" in found.reason
+    same = interval(Point(0.0, np.zeros(100), np.zeros((3, 1, 9))))
+    assert (same.low, same.high, same.reason) == (0.0, 0.0, "")
+
+
+def test_fiellers_interval_is_that_of_the_formula_where_clusters_alone_vary() -> None:
+    """Of means of 30 pairs, both equal in every seed: the roots of (a - r b)^2 = t^2 var(a - r b), by the formula."""
+    rng = np.random.default_rng(20)
+    x, z = 2 + rng.normal(size=30), 3 + rng.normal(size=30)
+    weights = resample(rng, 2, 1, 30, 10)
+    top, bottom = (point_of(counted(np.broadcast_to(v, (2, 1, 30))), ratio, weights) for v in (x, z))
+    found = ratio_interval(top, bottom)
+    (vx, vxz), (_, vz) = np.cov(x, z) / 30
+    q = stats.t.ppf(0.975, 29) ** 2
+    a, b = x.mean(), z.mean()
+    roots = np.roots([b**2 - q * vz, -2 * (a * b - q * vxz), a**2 - q * vx])
+    assert (found.low, found.high) == pytest.approx(tuple(sorted(roots)), rel=1e-6)
+
+
+def test_a_ratio_over_what_may_be_nothing_has_no_interval() -> None:
+    rng = np.random.default_rng(21)
+    weights = resample(rng, 3, 1, 20, 10)
+    top, bottom = (point_of(counted(m + rng.normal(size=(3, 1, 20))), ratio, weights) for m in (2.0, 0.1))
+    assert "not shown to be above 0" in ratio_interval(top, bottom).reason
+    assert "the same in every seed" in ratio_interval(top, top).reason
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -41,7 +41,8 @@ def table(evidence: Evidence) -> Table | None:
     notes = (
         *(f"{m.title}: {m.definition}." for m in asked),
         "A model that knows its words are broken keeps ECE and AURC low where accuracy falls. ECE is biased upward, by "
-        "some points for a few hundred utterances; intervals of these metrics are t intervals about the estimate.",
+        "some points for a few hundred utterances, and has no interval where it is not clearly above what chance makes "
+        "of none; intervals of these metrics are t intervals about the estimate.",
         *reasons(seen),
     )
     return Table("confidence", "Confidence", pd.DataFrame(rows), pd.DataFrame(shown), notes)

@@ -44,12 +44,19 @@ class Block:
 
 @dataclass(frozen=True)
 class Ranked:
-    """The systems trained in one regime: ``tests`` over blocks, ``by_corpus`` over the means of each corpus."""
+    """The systems trained in one regime, by corpora (each the mean over its seeds), on which every statement rests; and
+    for orientation ``by_seed``, by corpora and seeds."""
 
     tests: Friedman
-    by_corpus: Friedman
     critical: Nemenyi
     pairs: Pairwise
+    by_seed: Friedman
+    pairs_by_seed: Pairwise
+
+    @property
+    def differ(self) -> bool:
+        """Whether Friedman's test shows that not all systems are alike; without it no pair is told apart."""
+        return _p(self.tests)[0] < ALPHA
 
 
 @dataclass(frozen=True)
@@ -124,8 +131,8 @@ def _rank(blocks: Sequence[Block], metric: Metric) -> Ranked:
     scores = np.stack([block.scores for block in blocks])
     names = dict.fromkeys(block.corpus for block in blocks)
     means = np.stack([np.mean([b.scores for b in blocks if b.corpus == name], axis=0) for name in names])
-    tests = friedman(scores, metric.higher_is_better)
-    return Ranked(tests, friedman(means, metric.higher_is_better), nemenyi(tests, ALPHA), pairwise_wilcoxon(scores))
+    tests, by_seed = (friedman(blocks, metric.higher_is_better) for blocks in (means, scores))
+    return Ranked(tests, nemenyi(tests, ALPHA), pairwise_wilcoxon(means), by_seed, pairwise_wilcoxon(scores))
 
 
 # ------------------------------------------------------------------------------------------------ tables
@@ -142,10 +149,10 @@ def _ranks(found: Ranking) -> Table:
         by_rank = np.argsort(ranked.tests.mean_ranks, kind="stable")
         for i in by_rank:
             line = {"trained": regime, "system": found.systems[i]}
-            numbers = {"blocks": float(ranked.tests.mean_ranks[i]), "corpora": float(ranked.by_corpus.mean_ranks[i])}
+            numbers = {"corpora": float(ranked.tests.mean_ranks[i]), "seeds": float(ranked.by_seed.mean_ranks[i])}
             rows.append(line | {f"mean_rank_{name}": value for name, value in numbers.items()})
-            cells = {f"mean rank over {name}": fixed(value, 2) for name, value in numbers.items()}
-            shown.append(line | cells)
+            titles = ("mean rank over corpora", "over corpora × seeds")
+            shown.append(line | {title: fixed(v, 2) for title, v in zip(titles, numbers.values(), strict=True)})
     notes = ("Rank 1 is best; equal scores share the mean of their ranks. Corpora: of the means over seeds.",)
     return Table("ranks", "Mean ranks", pd.DataFrame(rows), pd.DataFrame(shown), notes)
 
@@ -153,7 +160,7 @@ def _ranks(found: Ranking) -> Table:
 def _tests(found: Ranking) -> Table:
     rows, shown, why = [], [], []
     for regime, ranked in found.ranked.items():
-        for unit, tests in (("corpus and seed", ranked.tests), ("corpus, mean over seeds", ranked.by_corpus)):
+        for unit, tests in (("corpus, mean over seeds", ranked.tests), ("corpus and seed", ranked.by_seed)):
             line = {"trained": regime, "block": unit}
             critical = nemenyi(tests, ALPHA)
             numbers = {"chi2": tests.chi2, "p_chi2": tests.p_chi2, "f": tests.f, "p": tests.p}
@@ -182,16 +189,19 @@ def _pairs(found: Ranking) -> Table:
                 "nemenyi_p": float(ranked.critical.p[i, j]),
                 "wilcoxon_p": float(ranked.pairs.p[i, j]),
                 "wilcoxon_p_adjusted": float(ranked.pairs.p_adjusted[i, j]),
+                "wilcoxon_by_seed_p": float(ranked.pairs_by_seed.p[i, j]),
+                "wilcoxon_by_seed_p_adjusted": float(ranked.pairs_by_seed.p_adjusted[i, j]),
             }
             rows.append({**line, "rank_difference": gap, **numbers})
-            titles = ("p (Nemenyi)", "p (Wilcoxon)", "p (Wilcoxon, Holm)")
+            titles = ("p (Nemenyi)", "p (Wilcoxon)", "p (Wilcoxon, Holm)", "p (corpora × seeds)", "p (same, Holm)")
             cells = {title: p_value(p) for title, p in zip(titles, numbers.values(), strict=True)}
             sides = {"trained": regime, "comparison": f"{found.systems[i]} − {found.systems[j]}"}
             shown.append(sides | {"difference of mean ranks": fixed(gap, 2)} | cells)
     notes = (
         "A negative difference of mean ranks: the left system is better. Nemenyi's p holds the error of the family by "
         "itself, and depends on all systems in the ranking; Wilcoxon's rests on the two of a pair, and Holm corrects "
-        "it for the number of pairs.",
+        "it for the number of pairs. With five corpora Wilcoxon's p is never below 0.0625. Corpora × seeds: Wilcoxon's "
+        "test on every seed of every corpus, for orientation, as seeds of one corpus are not independent.",
     )
     return Table("pairs", "Pairs of systems", pd.DataFrame(rows), pd.DataFrame(shown), notes)
 
@@ -242,13 +252,16 @@ def pictures(found: Ranking, folder: Path) -> tuple[Picture, ...]:
         for regime, ranked in found.ranked.items():
             if ranked.tests.reason:
                 continue
-            diagram = ranking.Diagram(found.systems, ranked.tests.mean_ranks, ranked.critical.critical_difference)
+            diagram = ranking.Diagram(
+                found.systems, ranked.tests.mean_ranks, ranked.critical.critical_difference, ranked.differ
+            )
             title = f"Critical-difference diagram, trained {regime}"
             caption = (
-                f"Mean rank by {noun(found.metric)} on clean text over {ranked.tests.blocks} blocks (corpus and seed), "
-                "the best on the left (Demšar 2006). A thick bar joins systems whose mean ranks differ by less than "
-                f"the critical difference of Nemenyi's test at {ALPHA:g}, drawn above the axis: they are not shown to "
-                "differ, which does not mean that they are equal."
+                f"Mean rank by {noun(found.metric)} on clean text over {ranked.tests.blocks} corpora, each the mean "
+                "over its seeds, the best on the left (Demšar 2006). A thick bar joins systems whose mean ranks differ "
+                f"by less than the critical difference of Nemenyi's test at {ALPHA:g}, drawn above the axis, or all "
+                "where Friedman's test shows no difference: they are not shown to differ, which does not mean that "
+                "they are equal."
             )
             name = f"ranks-{canvas.file_name(regime)}"
             drawn.append(canvas.save(diagram.draw(), folder, name, title, caption, diagram.finding()))
@@ -265,11 +278,11 @@ def context(found: Ranking, made: Sequence[Table], drawn: Sequence[Picture]) -> 
         "Scores: means over training seeds and draws of the metric over all test utterances; intervals from "
         f"{RESAMPLES:,} bootstrap resamples of seeds, draws and clusters of one corpus, as wide as a t interval of a "
         "standard error from an analysis of variance.",
-        "Ranks: in each block the systems are ranked, and the ranks averaged over blocks (Demšar 2006, Journal of "
-        "Machine Learning Research 7:1). Friedman's test, with ties after Conover (1999), and its F by Iman and "
-        f"Davenport (1980) ask whether the systems differ at all; Nemenyi's test (1963) at {ALPHA:g}, which pairs do. "
-        "Wilcoxon's signed-rank test of each pair, zeros after Pratt (1959), is corrected by Holm's method over all "
-        "pairs of one regime.",
+        "Ranks: on each corpus the systems are ranked by their mean over seeds, and the ranks averaged over corpora "
+        "(Demšar 2006, Journal of Machine Learning Research 7:1). Friedman's test, with ties after Conover (1999), and "
+        "its F by Iman and Davenport (1980) ask whether the systems differ at all; Nemenyi's test (1963) at "
+        f"{ALPHA:g}, which pairs do. Wilcoxon's signed-rank test of each pair, zeros after Pratt (1959), is corrected "
+        "by Holm's method over all pairs of one regime.",
     )
     return page.context(
         made,
@@ -299,22 +312,17 @@ def _question(found: Ranking) -> str:
 def _cautions(found: Ranking) -> Iterator[str]:
     """What a block is, and what the tests over blocks may not be taken for."""
     seeds = {name: len(one.seeds) for name, one in found.cubes.items()}
-    blocks = sum(seeds.values())
-    several = max(seeds.values()) > 1
-    told = listing([f"{name} {count}" for name, count in seeds.items()])
-    yield (
-        f"A block is one corpus with one training seed: {blocks} blocks from {len(seeds)} corpora (seeds: {told})."
-        + (
-            " Blocks of one corpus share its test utterances and are not independent: p over blocks is then too small "
-            "as a statement about other corpora, for which the lines “corpus, mean over seeds” stand."
-            if several
-            else ""
-        )
-    )
-    if (few := min(blocks, len(seeds))) < FEW:
+    if max(seeds.values()) > 1:
+        told = listing([f"{name} {count}" for name, count in seeds.items()])
         yield (
-            f"With as few as {few} blocks the F of Iman and Davenport rejects too often (4 systems alike, at 0.05: "
-            "7.7 % of simulations with 3 blocks, 6.6 % with 5, 5.3 % with 10)."
+            f"What is said of other corpora rests on {len(seeds)} corpora, each the mean over its seeds ({told}). "
+            "Blocks of corpus and seed share test utterances: p over them is far too small as a statement about other "
+            "corpora, and is shown for orientation."
+        )
+    if len(seeds) < FEW:
+        yield (
+            f"With as few as {len(seeds)} corpora the F of Iman and Davenport rejects too often (4 systems alike, at "
+            "0.05: 7.7 % of simulations with 3 blocks, 6.6 % with 5, 5.3 % with 10), and only large differences show."
         )
 
 
@@ -334,12 +342,11 @@ def _story(found: Ranking, regime: str) -> Iterator[str]:
         return
     first, *_, last = np.argsort(tests.mean_ranks, kind="stable")
     yield (
-        f"Over {tests.blocks} blocks the best mean rank is that of {found.systems[first]} "
+        f"Over {tests.blocks} corpora the best mean rank is that of {found.systems[first]} "
         f"({fixed(tests.mean_ranks[first], 2)}), the worst that of {found.systems[last]} "
         f"({fixed(tests.mean_ranks[last], 2)}) of {len(found.systems)} systems."
     )
-    yield f"Over blocks, {_verdict(tests)}."
-    yield f"Over corpora, each the mean over its seeds, {_verdict(ranked.by_corpus)}."
+    yield f"Over corpora {_verdict(tests)}."
     order = np.argsort(tests.mean_ranks, kind="stable")
     worse = {
         found.systems[i]: [
@@ -349,7 +356,7 @@ def _story(found: Ranking, regime: str) -> Iterator[str]:
     }
     better = [f"{one} is better than {listing(others)}" for one, others in worse.items() if others]
     size = f"the critical difference of mean ranks is {fixed(critical.critical_difference, 2)}"
-    if _p(tests)[0] >= ALPHA:
+    if not ranked.differ:
         yield f"So no pair is told apart ({size})."
         return
     told = "; ".join(better) or "no pair is told apart"
@@ -368,4 +375,4 @@ def _verdict(tests: Friedman) -> str:
         return f"nothing can be tested: {tests.reason}"
     p, what = _p(tests)
     known = "the systems are shown to differ" if p < ALPHA else "the systems are not shown to differ"
-    return f"{known} (Friedman's test, {what}; p {'' if p < 0.001 else '= '}{p_value(p)}; {tests.blocks} blocks)"
+    return f"{known} (Friedman's test, {what}; p {'' if p < 0.001 else '= '}{p_value(p)}; {tests.blocks} corpora)"

@@ -11,6 +11,7 @@ import pandas as pd
 
 from dual_bench import seeding
 from dual_bench.catalog import METRICS, format_settings, parse_spec
+from dual_bench.confidence import ECE, ece_noise
 from dual_bench.metrics import Metric
 from dual_bench.report import grid
 from dual_bench.report.certified import Certified, gather_certified
@@ -21,9 +22,10 @@ from dual_bench.stats.curves import Estimate, estimate_of, key, of_metric, of_su
 from dual_bench.stats.dependency import Dependence, dependency
 from dual_bench.stats.effects import Effect, effects
 from dual_bench.stats.frame import Cube, Key, cube, system_name
+from dual_bench.stats.intervals import no_interval
 from dual_bench.stats.resampling import Point, Weights, combined, resample
 from dual_bench.store import Run
-from dual_bench.types import TRANSCRIPT_PREFIX
+from dual_bench.types import TRANSCRIPT_PREFIX, UserError
 
 RESAMPLES = 2_000
 LEVEL = 0.95
@@ -122,7 +124,8 @@ class Evidence:
         if metric is None or metric is self.metric:
             return self._once("at", where, lambda: of_metric(self.metric, self.point(where), LEVEL))
         if metric.about == "confidence":
-            return of_sums(metric, self.ends[metric.name].sums[where], LEVEL)
+            found = of_sums(metric, self.ends[metric.name].sums[where], LEVEL)
+            return noticeable(found, self.cube.utterances, LEVEL) if metric is ECE else found
         return of_metric(metric, point(self.ends[metric.name], where, self.weights), LEVEL)
 
     def _once(self, what: str, where: Key, make: Callable[[], Estimate]) -> Estimate:
@@ -190,7 +193,10 @@ class Evidence:
         probed = pd.MultiIndex.from_frame(run.probes[who].astype(str).drop_duplicates())
         clean = clean[pd.MultiIndex.from_frame(clean[who].astype(str)).isin(probed)]
         rows = pd.concat([clean, run.probes], ignore_index=True)
-        probes = cube(rows[rows["seed"].isin(self.cube.seeds)], self.metric)
+        try:
+            probes = cube(rows[rows["seed"].isin(self.cube.seeds)], self.metric)
+        except UserError:  # of another toolkit: not every utterance, or no seed that clean text has too
+            return ()
         rng = seeding.generator("bootstrap of probes", int(run.info.plan["root_seed"]))
         weights = resample(rng, len(probes.seeds), probes.draws, len(probes.clusters), RESAMPLES)
         return dependency(probes, weights, run.info.ceilings, LEVEL)
@@ -241,6 +247,11 @@ class Evidence:
             said.append(f"The cells were made by different code: {'; '.join(codes)}.")
         said += [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in self.cube.skipped]
         said += info.source.notes if info.source else ()
+        if not self.run.probes.empty and not self.dependence:
+            said.append(
+                "The rows in which modalities are absent or exchanged are not used: no training seed has them, and "
+                "clean text, of every utterance."
+            )
         if self.reference is None:
             said.append(f"The reference, {info.plan['models'][0]}, has no finished cell: nothing is compared with it.")
         return tuple(said)
@@ -295,6 +306,15 @@ def gather(run: Run) -> Evidence:
     return Evidence(
         run, primary, full, ends, weights, reference, tuple(contrasts), noise, heaviest, certified=certified
     )
+
+
+def noticeable(found: Estimate, utterances: int, level: float) -> Estimate:
+    """An expected calibration error without its interval where it is no larger than what noise makes of none: there the
+    bias is larger than the interval, which covers the truth only from about 1.5 times that noise on."""
+    noise = ece_noise(utterances)
+    if found.value >= 1.5 * noise:
+        return found
+    return Estimate(found.value, no_interval(level, f"a calibrated model would show an ECE of about {noise:.3f} here"))
 
 
 def metrics(evidence: Evidence) -> tuple[Metric, ...]:

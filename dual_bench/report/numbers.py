@@ -94,9 +94,9 @@ def plural(count: int, noun: str) -> str:
 
 
 WOULD_DECIDE = (
-    "Would decide: about how many seeds, or else how many clusters of test utterances, if the estimate and what makes "
-    f"it uncertain stayed as they are; {NOTHING} where {MOST['seeds']:,} seeds, or {MOST['clusters']:,} clusters, "
-    "would not."
+    "Would decide: about how many seeds, or else how many clusters of test utterances, would just decide it if the "
+    "estimate and what makes it uncertain stayed as they are (an even chance, as the estimate will not stay; plan for "
+    f"more); {NOTHING} where {MOST['seeds']:,} seeds, or {MOST['clusters']:,} clusters, would not."
 )
 
 

@@ -30,6 +30,13 @@ class Diagram:
     systems: tuple[str, ...]
     mean_ranks: FloatArray
     critical_difference: float
+    differ: bool = True
+    """Whether any are shown to differ at all."""
+
+    @property
+    def cliques(self) -> list[tuple[int, ...]]:
+        """The systems that a bar joins."""
+        return cliques(self.mean_ranks, self.critical_difference if self.differ else np.inf)
 
     @property
     def order(self) -> list[int]:
@@ -41,7 +48,7 @@ class Diagram:
         names = {i: canvas.wrapped(self.systems[i], _LONGEST) for i in self.order}
         half = -(-len(self.order) // 2)
         left, right = self.order[:half], self.order[half:][::-1]
-        bars = cliques(self.mean_ranks, self.critical_difference)
+        bars = self.cliques
         below = 0.16 + _BAR * len(bars) + 0.1
         rows = max(sum(1 + 0.6 * names[i].count("\n") for i in side) for side in (left, right))
         height = _ABOVE + below + _ROW * rows + 0.1
@@ -100,7 +107,7 @@ class Diagram:
     def finding(self) -> str:
         """What the figure shows, for those who cannot see it."""
         ranks = [f"{self.systems[i]} {fixed(float(self.mean_ranks[i]), 2)}" for i in self.order]
-        joined = [listing([self.systems[i] for i in c]) for c in cliques(self.mean_ranks, self.critical_difference)]
+        joined = [listing([self.systems[i] for i in c]) for c in self.cliques]
         told = f"Not shown to differ: {'; '.join(joined)}." if joined else "All systems are shown to differ."
         return (
             f"Mean ranks, best first: {', '.join(ranks)}. Critical difference {fixed(self.critical_difference, 2)}. "

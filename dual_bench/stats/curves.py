@@ -11,7 +11,7 @@ from scipy.stats import kendalltau
 
 from dual_bench.metrics import Metric
 from dual_bench.stats.frame import Cube, Key
-from dual_bench.stats.intervals import Interval, by_influence, interval, no_interval
+from dual_bench.stats.intervals import Interval, by_influence, interval, no_interval, ratio_interval
 from dual_bench.stats.resampling import Point, Weights, combined, point_of, quotient, shifted
 from dual_bench.types import FloatArray
 
@@ -83,21 +83,6 @@ def overall(
     return combined((1 / len(rates), points[rate]) for rate in rates)
 
 
-def curve(
-    cube: Cube, system: str, regime: str, corruption: str, weights: Weights, level: float = 0.95
-) -> list[tuple[float, Estimate]]:
-    """(rate, estimate) at every rate from 0 on; intervals are pointwise."""
-    return [
-        (rate, of_metric(cube.metric, point(cube, key(system, regime, corruption, rate), weights), level))
-        for rate in rates(cube, corruption)
-    ]
-
-
-def area(cube: Cube, system: str, regime: str, corruption: str, weights: Weights, level: float = 0.95) -> Estimate:
-    """Mean height of the degradation curve by the trapezoid rule, in the metric's own units."""
-    return of_metric(cube.metric, area_point(cube, system, regime, corruption, weights), level)
-
-
 # ---------------------------------------------------------------------------------------- what is kept
 
 
@@ -113,8 +98,8 @@ def retention(
     sign = 1 if metric.higher_is_better else -1
 
     def ratio(origin: float, reason: str) -> Estimate:
-        sides = (combined([(sign, shifted(side, -origin))]) for side in (noisy, clean))
-        return estimate_of(quotient(*sides), level, reason)
+        left, whole = (combined([(sign, shifted(side, -origin))]) for side in (noisy, clean))
+        return share_of(left, whole, level, reason)
 
     if sign > 0:
         plain = ratio(0.0, f"clean {metric.title} is not above 0")
@@ -139,8 +124,8 @@ def error(metric: Metric, point: Point) -> Point:
 def corruption_error(metric: Metric, noisy: Point, reference: Point) -> Point:
     """Error under a corruption over that of a named reference model (Hendrycks & Dietterich 2019, ICLR).
 
-    Both are means over the same rates or severities, which is the same as their ratio of sums. 1 is the reference
-    itself, lower is better.
+    Over severities both are plain means, as there. Departure: over rates both are areas under the curve, which counts
+    clean text and weighs rates by their distance. 1 is the reference itself, lower is better.
     """
     return quotient(error(metric, noisy), error(metric, reference))
 
@@ -187,8 +172,8 @@ def rank_stability(points: Sequence[Point]) -> tuple[float, str]:
     the same order; 0: as good as none.
     """
     values = np.array([p.influence.mean(axis=(0, 2)) for p in points])
-    if len(values) < 2 or values.shape[1] < 2:
-        return np.nan, "needs two systems and two noise draws"
+    if len(values) < 3 or values.shape[1] < 2:
+        return np.nan, "needs three systems and two noise draws"
     found = [float(kendalltau(values[:, i], values[:, j])[0]) for i, j in combinations(range(values.shape[1]), 2)]
     if np.isnan(found).any():
         return np.nan, "a draw does not order the systems"
@@ -211,6 +196,13 @@ def of_sums(metric: Metric, sums: FloatArray, level: float = 0.95) -> Estimate:
 def _held(metric: Metric, found: Estimate) -> Estimate:
     low, high = np.clip([found.interval.low, found.interval.high], metric.low, metric.high)
     return Estimate(found.value, replace(found.interval, low=float(low), high=float(high)))
+
+
+def share_of(top: Point, bottom: Point, level: float = 0.95, reason: str = "undefined") -> Estimate:
+    """The ratio of two points with Fieller's interval; NaN for this ``reason`` where ``bottom`` is not above 0."""
+    if not bottom.estimate > 0:
+        return Estimate(np.nan, no_interval(level, reason))
+    return Estimate(top.estimate / bottom.estimate, ratio_interval(top, bottom, level))
 
 
 def estimate_of(point: Point, level: float = 0.95, reason: str = "undefined") -> Estimate:

@@ -26,9 +26,9 @@ from math import factorial
 from typing import Literal, get_args
 
 from dual_bench.schema import CeilingPoint
-from dual_bench.stats.curves import Estimate, estimate_of, key, point
+from dual_bench.stats.curves import Estimate, estimate_of, key, point, share_of
 from dual_bench.stats.frame import Cube
-from dual_bench.stats.resampling import Point, Weights, combined, quotient, shifted
+from dual_bench.stats.resampling import Point, Weights, combined, shifted
 from dual_bench.types import ABSENT_PREFIX, ADDITIVE, MODALITIES, PERMUTED_PREFIX, SUBSETS, Modality
 
 Reading = Literal["absent", "permuted"]
@@ -45,8 +45,8 @@ def shapley_weights(modality: Modality) -> dict[Subset, float]:
     """The weight of each v(S) in the Shapley value of ``modality``.
 
     >>> weights = shapley_weights("text")
-    >>> round(weights[EVERYTHING], 3), round(weights[frozenset()], 3), sum(weights.values())
-    (0.333, -0.333, 0.0)
+    >>> round(weights[EVERYTHING], 3), round(weights[frozenset({"audio"})], 3)
+    (0.333, -0.167)
     """
     n = len(MODALITIES)
     found = {}
@@ -119,7 +119,7 @@ def _of_system(
             yield Dependence(*who, "total", "", reading, estimate_of(total, level))
             for m in MODALITIES:
                 phi = combined((weight, values[s]) for s, weight in shapley_weights(m).items())
-                share = estimate_of(quotient(phi, total), level, "all modalities together are no better than none")
+                share = share_of(phi, total, level, "all modalities together are no better than none")
                 yield Dependence(*who, "shapley", m, reading, estimate_of(phi, level))
                 yield Dependence(*who, "share", m, reading, share)
                 if reading == "absent" and oracle:
@@ -131,7 +131,7 @@ def _of_system(
             if reading == "permuted":
                 yield Dependence(*who, "perceptual score", m, reading, estimate_of(loss, level))
             elif sign > 0:
-                used = estimate_of(quotient(loss, whole), level, f"clean {probes.metric.title} is not above 0")
+                used = share_of(loss, whole, level, f"clean {probes.metric.title} is not above 0")
                 yield Dependence(*who, "conditional utilisation", m, reading, used)
     if (additive := at(ADDITIVE)) is not None:
         yield Dependence(*who, "emap gap", "", "", estimate_of(whole - additive, level))

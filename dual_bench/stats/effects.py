@@ -61,7 +61,7 @@ def effects(
     """Every comparison of the study under every quantity.
 
     All sides of a comparison share the resamples. Interval and both tests rest on one standard error
-    (``resampling.spread``). Each of two families, the hypotheses (the primary quantities) and all other quantities, is
+    (``variance.spread``). Each of two families, the hypotheses (the primary quantities) and all other quantities, is
     corrected by Holm's method for its tests of difference, and likewise for its tests of equivalence.
     """
     points = _Points(cube, weights, severities or {})

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.stats import norm, t
 
-from dual_bench.stats.resampling import Point, Value, Weights, influence
-from dual_bench.stats.variance import Spread, errors, spread
+from dual_bench.stats.resampling import Point, Value, Weights, combined, influence
+from dual_bench.stats.variance import Spread, contributions, errors, spread, spread_of
 from dual_bench.types import FloatArray
 
 
@@ -20,6 +21,10 @@ class Interval:
     high: float
     level: float
     reason: str = ""
+
+
+CONSTANT = "the same in every seed, draw and cluster, which leaves nothing to judge its uncertainty by"
+"""Why a number that does not vary has no interval; but where both sides say the same, their difference is surely 0."""
 
 
 def no_interval(level: float, reason: str) -> Interval:
@@ -56,7 +61,8 @@ def _problem(point: Point) -> str:
     if np.isfinite(point.influence).all():
         return ""
     lost = int(np.isnan(point.replicates).sum())
-    return f"undefined in {lost} of {len(point.replicates)} resamples, and where one cluster is left out"
+    often = f"undefined in {lost} of {len(point.replicates)} resamples, and " if lost else "undefined "
+    return f"{often}where one cluster is left out"
 
 
 def interval(point: Point, level: float = 0.95) -> Interval:
@@ -76,12 +82,46 @@ def interval(point: Point, level: float = 0.95) -> Interval:
         return found
     deviation = float(np.nanstd(point.replicates))
     if width.error == 0 or deviation == 0:
-        return Interval(point.estimate, point.estimate, level)
+        return Interval(0.0, 0.0, level) if point.estimate == 0 else no_interval(level, CONSTANT)
     tail = (1 + level) / 2
     stretch = t.ppf(tail, width.freedom) / norm.ppf(tail) * width.error / deviation
     centre = float(np.nanmean(point.replicates))
     low, high = (float(point.estimate + stretch * (end - centre)) for end in (found.low, found.high))
     return Interval(low, high, level)
+
+
+def ratio_interval(top: Point, bottom: Point, level: float = 0.95) -> Interval:
+    """Fieller's interval of ``top / bottom`` (1954, Journal of the Royal Statistical Society B 16:175).
+
+    All ratios r for which the t test of top - r bottom does not reject 0. It is lopsided as a ratio is, and there is
+    none where the denominator itself is not shown to be above 0.
+    """
+    if reason := _problem(top) or _problem(bottom):
+        return no_interval(level, reason)
+    if t_interval(bottom.estimate, bottom.spread, level).low <= 0:
+        return no_interval(level, "the denominator is not shown to be above 0")
+    ratio = top.estimate / bottom.estimate
+    one, other = np.broadcast_arrays(top.influence, bottom.influence)
+    squares = [contributions(y)[0] for y in (one, other, one + other)]
+    product = squares[2] - squares[0] - squares[1]  # twice the cross product: the parts are quadratic forms
+    counts = combined([(1.0, top), (1.0, bottom)]).spread.counts
+
+    def beyond(r: float) -> float:
+        width = spread_of(squares[0] - r * product + r**2 * squares[1], counts)
+        half = t.ppf((1 + level) / 2, width.freedom) * width.error if width.error else 0.0
+        return float(abs(top.estimate - r * bottom.estimate) - half)
+
+    ends = []
+    for sign in (-1, 1):
+        step = 0.01 * (abs(ratio) + 1)
+        while beyond(ratio + sign * step) < 0:
+            step *= 2
+            if step > 1e6 * (abs(ratio) + 1):
+                return no_interval(level, "the denominator is known too roughly")
+        ends.append(float(brentq(beyond, ratio, ratio + sign * step)) if beyond(ratio) < 0 else ratio)
+    if np.isclose(*ends, rtol=1e-6, atol=1e-9):  # of equal sides only rounding is left
+        return Interval(0.0, 0.0, level) if ratio == 0 else no_interval(level, CONSTANT)
+    return Interval(ends[0], ends[1], level)
 
 
 def t_interval(difference: float, width: Spread, level: float) -> Interval:
@@ -100,7 +140,10 @@ def by_influence(sums: FloatArray, value: Value, level: float = 0.95) -> tuple[f
     found = float(y.mean())
     if reason := undefined(seeds, clusters) or ("" if np.isfinite(y).all() else "undefined"):
         return found, no_interval(level, reason)
-    return found, t_interval(found, spread(y), level)
+    width = spread(y)
+    if width.error == 0 and found != 0:
+        return found, no_interval(level, CONSTANT)
+    return found, t_interval(found, width, level)
 
 
 def percentile(replicates: FloatArray, level: float = 0.95) -> Interval:

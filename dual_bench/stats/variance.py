@@ -58,9 +58,10 @@ class Spread:
     def freedom(self) -> float:
         """Degrees of freedom of the standard error (Satterthwaite 1946, Biometrics Bulletin 2:110), at least 1.
 
-        The variance is a sum of mean squares, each with the degrees of freedom of its effect. Only those of effects
-        that add anything are counted: with all of them, intervals were too wide where seeds make no difference of
-        their own; with the components in place of the mean squares, too narrow with three seeds or draws.
+        The variance is an alternating sum of mean squares, each with the degrees of freedom of its effect. Only those
+        of effects that add anything are counted: with all of them, intervals were too wide where seeds make no
+        difference of their own; with the components in place of the mean squares, too narrow with three seeds or
+        draws.
         """
         total = self.error**2
         if not total > 0:
@@ -96,8 +97,12 @@ def spread(y: FloatArray) -> Spread:
     level with one unit adds nothing: its variance cannot be known.
     """
     seeds, draws, clusters = y.shape
-    found = contributions(y)[0]
-    return Spread(dict(zip(EFFECTS, _settled(found[None])[0].tolist(), strict=True)), (seeds, draws, clusters))
+    return spread_of(contributions(y)[0], (seeds, draws, clusters))
+
+
+def spread_of(parts: FloatArray, counts: tuple[int, int, int]) -> Spread:
+    """The same from ``contributions`` (7,)."""
+    return Spread(dict(zip(EFFECTS, _settled(parts[None])[0].tolist(), strict=True)), counts)
 
 
 def _settled(parts: FloatArray) -> FloatArray:
