@@ -119,7 +119,7 @@ def ratio_interval(top: Point, bottom: Point, level: float = 0.95) -> Interval:
             if step > 1e6 * (abs(ratio) + 1):
                 return no_interval(level, "the denominator is known too roughly")
         ends.append(float(brentq(beyond, ratio, ratio + sign * step)) if beyond(ratio) < 0 else ratio)
-    if np.isclose(*ends, rtol=1e-6, atol=1e-9):  # of equal sides only rounding is left
+    if np.isclose(ends[0], ends[1], rtol=1e-6, atol=1e-9):  # of equal sides only rounding is left
         return Interval(0.0, 0.0, level) if ratio == 0 else no_interval(level, CONSTANT)
     return Interval(ends[0], ends[1], level)
 
