@@ -15,6 +15,7 @@ from dual_bench.stats.resampling import permutation_p
 from dual_bench.types import FloatArray
 
 PERMUTATIONS = 2_000
+_TITLES = {"permutation_p": "p (permutation)", "mcnemar_p": "p (McNemar)", "williams_p": "p (Williams)"}
 
 
 def table(evidence: Evidence) -> Table | None:
@@ -28,7 +29,7 @@ def table(evidence: Evidence) -> Table | None:
                 continue
             found = _tests(evidence, base, other, regime)
             rows.append({"trained": regime, "left": base, "right": other, **found})
-            told = {f"p ({name.removesuffix('_p')})": p_value(p) for name, p in found.items() if name.endswith("_p")}
+            told = {title: p_value(found[name]) for name, title in _TITLES.items() if name in found}
             bound = found["aso_bound"]
             names = f"{evidence.title(base)} − {evidence.title(other)}"
             shown.append({"trained": regime, "comparison": names, **told, "ASO ε (bound)": fixed(bound, 2)})

@@ -82,7 +82,9 @@ def interval(point: Point, level: float = 0.95) -> Interval:
         return found
     deviation = float(np.nanstd(point.replicates))
     if width.error == 0 or deviation == 0:
-        return Interval(0.0, 0.0, level) if point.estimate == 0 else no_interval(level, CONSTANT)
+        # means over one draw and over several differ in their last digit
+        same = abs(point.estimate) < 1e-12
+        return Interval(0.0, 0.0, level) if same else no_interval(level, CONSTANT)
     tail = (1 + level) / 2
     stretch = t.ppf(tail, width.freedom) / norm.ppf(tail) * width.error / deviation
     centre = float(np.nanmean(point.replicates))
