@@ -114,7 +114,7 @@ def figure(evidence: Evidence) -> Figure:
                     panel.barh(y, value, height=0.24, color=_INKS[m], alpha=0.75)
                     if np.isfinite(low):
                         panel.hlines(y, low, high, color=INK, linewidth=0.9)
-                    if reading == "absent" and oracle and one.value:  # of what the model reads
+                    if reading == "absent" and oracle and abs(one.value) > 1e-9:  # of what the model reads
                         panel.plot(canvas.scaled(evidence, [oracle[m]])[0], y, marker="|", color=INK, markersize=6)
             panel.axvline(0, color=INK, linewidth=0.8)
             panel.set_yticks(range(len(systems)), [canvas.wrapped(evidence.title(s), 24) for s in reversed(systems)])
@@ -124,7 +124,7 @@ def figure(evidence: Evidence) -> Figure:
                 panel.set_xlabel(f"Shapley value{' (points)' if evidence.metric.is_share else ''}")
     keys: list[Artist] = [Patch(color=_INKS[m], alpha=0.75, label=_NAMES[m]) for m in reversed(MODALITIES)]
     if oracle:
-        keys.append(Line2D([], [], color=INK, marker="|", linestyle="none", label="perfect perceiver"))
+        keys.append(Line2D([], [], color=INK, marker="|", markersize=9, linestyle="none", label="perfect perceiver"))
     canvas.legend(drawn, keys)
     return drawn
 
