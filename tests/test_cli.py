@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from calling import invoke, refused
 from tiny import write_corpus
-from typer.testing import CliRunner, Result
 
 from dual_bench import provenance
 from dual_bench.catalog import CORRUPTIONS
-from dual_bench.cli import app
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -32,19 +31,6 @@ SMALL = [
     "--epochs",
     "2",
 ]
-
-
-def invoke(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def refused(*arguments: str | Path) -> str:
-    """The one sentence on stderr of a call that is the user's mistake."""
-    result = invoke(*arguments)
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("dual-bench: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
 
 
 @pytest.fixture
@@ -258,14 +244,14 @@ def test_the_corruption_of_ones_own_in_the_readme_works(tmp_path: Path, monkeypa
     (tmp_path / "my").mkdir()
     (tmp_path / "my" / "shout.py").write_text(example)
     monkeypatch.syspath_prepend(tmp_path)
-    shown = CliRunner().invoke(app, ["preview", "so be it", "--corruption", "my.shout:SHOUT", "--rate", "1"])
+    shown = invoke("preview", "so be it", "--corruption", "my.shout:SHOUT", "--rate", "1")
     assert shown.exit_code == 0
     assert "SO BE IT" in shown.output
     assert "1.00" in shown.output
 
 
 def test_a_preview_shows_every_corruption_with_what_it_measured_or_why_not() -> None:
-    shown = CliRunner().invoke(app, ["preview", "I am not angry, just very tired.", "--rate", "1"])
+    shown = invoke("preview", "I am not angry, just very tired.", "--rate", "1")
     assert shown.exit_code == 0
     lines = {line.split()[0]: line for line in shown.output.splitlines() if line.strip()}
     assert set(CORRUPTIONS.entries) <= set(lines)
@@ -287,14 +273,14 @@ def test_a_preview_shows_every_corruption_with_what_it_measured_or_why_not() -> 
     ],
 )
 def test_slips_about_noise_are_explained(arguments: list[str], says: str) -> None:
-    shown = CliRunner().invoke(app, arguments)
+    shown = invoke(*arguments)
     assert shown.exit_code == 2
     assert says in shown.output
 
 
 @pytest.mark.parametrize("text", ["", "[bold]not markup[/bold]", "👩‍👩‍👧‍👦 e\u0301", "a\nb"])
 def test_any_text_can_be_previewed(text: str) -> None:
-    shown = CliRunner().invoke(app, ["preview", text, "--corruption", "word-drop,typo", "--rate", "0"])
+    shown = invoke("preview", text, "--corruption", "word-drop,typo", "--rate", "0")
     assert shown.exit_code == 0
     assert all(word in shown.output for word in text.split())
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import calling
 import numpy as np
 import pandas as pd
 import pytest
+from calling import invoke
 from made_run import Made, write
 from markdown_it import MarkdownIt
 from reading import body_text, parse, rows_of, table_bytes
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, mean_absolute_error
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from dual_bench.cli import app
 from dual_bench.report import corpora
 from dual_bench.report import evidence as evidence_module
 from dual_bench.report.render import render
@@ -32,15 +33,11 @@ def _few_resamples() -> Iterator[None]:
 
 
 def report(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, ["report", *(str(argument) for argument in arguments)])
+    return invoke("report", *arguments)
 
 
 def refused(*arguments: str | Path) -> str:
-    result = report(*arguments)
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("dual-bench: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
+    return calling.refused("report", *arguments)
 
 
 SKILLS = {"ours": 0.85, "baseline": 0.6, "late-fusion": 0.7}

@@ -50,11 +50,10 @@ def table(evidence: Evidence) -> Table | None:
 
 def figure(evidence: Evidence) -> Figure:
     """Accuracy among the most confident share: a row for each regime; on clean text, and under the heaviest noise."""
-    places = _places(evidence)
-    drawn, panels = canvas.subplots(len(evidence.regimes), len(places), 0.9 + 2.3 * len(evidence.regimes))
+    drawn, panels = canvas.subplots(len(evidence.regimes), len(evidence.poles), 0.9 + 2.3 * len(evidence.regimes))
     for i, regime in enumerate(evidence.regimes):
-        for j, place in enumerate(places):
-            panel = panels[i * len(places) + j]
+        for j, place in enumerate(evidence.poles):
+            panel = panels[i * len(evidence.poles) + j]
             for system in evidence.trained(regime):
                 shape = canvas.look(evidence, system)
                 panel.plot(
@@ -68,10 +67,6 @@ def figure(evidence: Evidence) -> Figure:
     looks = {s: canvas.look(evidence, s) | {"marker": None} for s in evidence.systems}
     canvas.legend(drawn, [Line2D([], [], label=evidence.title(s), **look) for s, look in looks.items()])
     return drawn
-
-
-def _places(evidence: Evidence) -> list[Place]:
-    return [p for p in evidence.places if p == evidence.places[0] or p == evidence.heaviest]
 
 
 def _selected(evidence: Evidence, system: str, regime: str, place: Place) -> FloatArray:
@@ -96,7 +91,7 @@ def finding(evidence: Evidence) -> str:
 def _told(evidence: Evidence) -> Iterator[str]:
     for regime, system in evidence.rows():
         told = []
-        for place in _places(evidence):
+        for place in evidence.poles:
             curve = _selected(evidence, system, regime, place)
             half, full = (number(float(curve[i]), AURC) for i in (len(curve) // 2 - 1, -1))
             told.append(f"{place.label} {half} and {full}")

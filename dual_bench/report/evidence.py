@@ -106,6 +106,11 @@ class Evidence:
         heard = (Place(c.removeprefix(TRANSCRIPT_PREFIX) + " text", c, 1.0) for c in self.transcripts)
         return (Place("clean text", "clean", 0.0), *heaviest, *heard)
 
+    @property
+    def poles(self) -> tuple[Place, ...]:
+        """Clean text, and the heaviest noise where there is some."""
+        return tuple(place for place in self.places if place.rate == 0 or place == self.heaviest)
+
     @cached_property
     def curves(self) -> dict[tuple[str, str, str], list[tuple[float, Estimate]]]:
         """(system, regime, corruption) -> the degradation curve of the primary metric."""

@@ -64,6 +64,13 @@ def cell(estimate: Estimate, metric: Metric) -> str:
     return text if np.isnan(estimate.interval.low) else f"{text} {bracket(estimate.interval, metric)}"
 
 
+def ratio_cell(estimate: Estimate, decimals: int, scale: int = 1) -> str:
+    """A ratio in a table, in percent where ``scale`` is 100, and its interval where there is one."""
+    ends = estimate.interval
+    text, low, high = (fixed(scale * value, decimals) for value in (estimate.value, ends.low, ends.high))
+    return text if np.isnan(ends.low) else f"{text} ({low} to {high})"
+
+
 def percent(rate: float) -> str:
     """``37.5 %``."""
     return f"{100 * rate:.4g} %" if np.isfinite(rate) else NOTHING

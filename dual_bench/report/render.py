@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pandas as pd
 
 from dual_bench.report import corpora, page
 from dual_bench.report.canvas import Picture
-from dual_bench.report.evidence import gather
+from dual_bench.report.evidence import Evidence, gather
 from dual_bench.report.figures import DEGRADATION, FIXED_NAMES, HEAT, OVERVIEW, RANKS, pictures
 from dual_bench.report.foreign_run import read_predictions
 from dual_bench.report.table import Table
@@ -34,12 +34,21 @@ class Rendered:
 
 def render(path: Path) -> Rendered:
     """Compute everything from the rows stored in ``path`` and write the report beside them."""
-    evidence = gather(read_run(path))
+    return _one(gather(read_run(path)), path)
+
+
+def _one(evidence: Evidence, folder: Path) -> Rendered:
+    """The report on one run, or on the predictions of one corpus."""
     found = tables(evidence)
-    files = _write(
-        path, found, lambda folder: pictures(evidence, folder), lambda drawn: page.of_run(evidence, found, drawn)
-    )
-    return Rendered(files, summary(evidence))
+    drawn = pictures(evidence, folder / "figures")
+    return Rendered(_write(folder, found, drawn, page.of_run(evidence, found, drawn)), summary(evidence))
+
+
+def _several(ranking: corpora.Ranking, folder: Path) -> Rendered:
+    """The comparison over several corpora."""
+    found = corpora.tables(ranking)
+    drawn = corpora.pictures(ranking, folder / "figures")
+    return Rendered(_write(folder, found, drawn, corpora.context(ranking, found, drawn)), corpora.summary(ranking))
 
 
 def render_predictions(paths: Sequence[Path], metric: str | None, out: Path | None, reports: Path) -> Rendered:
@@ -52,26 +61,9 @@ def render_predictions(paths: Sequence[Path], metric: str | None, out: Path | No
     digests = [line.split()[0] for line in lines]
     name = digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
     folder = out or reports / f"{paths[0].stem}-{name[:8]}"
-    if len(runs) == 1:
-        evidence = gather(runs[0])
-        found = tables(evidence)
-        _claim(folder, "".join(lines))
-        files = _write(
-            folder, found, lambda where: pictures(evidence, where), lambda drawn: page.of_run(evidence, found, drawn)
-        )
-        told = summary(evidence)
-    else:
-        ranking = corpora.gather(runs)
-        found = corpora.tables(ranking)
-        _claim(folder, "".join(lines))
-        files = _write(
-            folder,
-            found,
-            lambda where: corpora.pictures(ranking, where),
-            lambda drawn: corpora.context(ranking, found, drawn),
-        )
-        told = corpora.summary(ranking)
-    return Rendered(files, told)
+    found = gather(runs[0]) if len(runs) == 1 else corpora.gather(runs)
+    _claim(folder, "".join(lines))  # only now: the input is sound
+    return _one(found, folder) if isinstance(found, Evidence) else _several(found, folder)
 
 
 def _claim(folder: Path, lines: str) -> None:
@@ -91,20 +83,15 @@ def _digests(lines: str) -> list[str]:
 
 
 def _write(
-    path: Path,
-    found: Sequence[Table],
-    draw: Callable[[Path], Sequence[Picture]],
-    say: Callable[[Sequence[Picture]], Mapping[str, Any]],
+    path: Path, found: Sequence[Table], drawn: Sequence[Picture], context: Mapping[str, Any]
 ) -> tuple[Path, ...]:
-    """Write tables, figures and pages, and remove what an earlier rendering left."""
+    """Write tables and pages beside the figures, and remove what an earlier rendering left."""
     files = [path / "index.html", path / "report.md"]
     for table in found:
         files.append(path / "tables" / f"{table.name}.csv")
         write_text(files[-1], table.csv())
-    drawn = draw(path / "figures")
     files += [path / "figures" / f"{picture.name}.{kind}" for picture in drawn for kind in ("svg", "png")]
     _remove_stale(path, files)
-    context = say(drawn)
     write_text(files[0], page.html(context))
     write_text(files[1], page.markdown(context))
     return tuple(files)

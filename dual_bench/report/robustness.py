@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 
 from dual_bench.report.evidence import LEVEL, Evidence
-from dual_bench.report.noise import Place
-from dual_bench.report.numbers import NOTHING, fixed, noun, percent
+from dual_bench.report.numbers import NOTHING, fixed, noun, percent, ratio_cell
 from dual_bench.report.table import Table, columns, reasons
 from dual_bench.stats.curves import (
     Estimate,
+    added_error,
     breaking_rate,
     corruption_error,
-    error,
     estimate_of,
     key,
     mean_point,
@@ -46,7 +45,7 @@ def table(evidence: Evidence) -> Table | None:
         record = dict(line) | {"metric": evidence.metric.name, "reference": evidence.reference or ""}
         for title, estimate in _errors(evidence, system, regime).items():
             record |= columns(estimate, title.lower().replace(" ", "_"))
-            cells[title] = _plain(estimate)
+            cells[title] = ratio_cell(estimate, 2)
             seen.append(estimate)
         for corruption in evidence.corruptions:
             for what, (rate, reason) in _breaking(evidence, system, regime, corruption).items():
@@ -66,7 +65,7 @@ def table(evidence: Evidence) -> Table | None:
         f"{AUDIO_VISUAL} trained the same, by the worse end of its pointwise interval; never: better at every rate.",
         "Do noise draws agree on the order of systems? "
         + (f"Unknown: {why}." if why else f"Mean Kendall tau-b of two draws, under the heaviest noise: {stability}."),
-        *reasons(e for e in seen if "reference" not in e.interval.reason),
+        *reasons(e for e in seen if np.isfinite(e.value)),
     )
     shown_frame = pd.DataFrame(shown).fillna(NOTHING)
     return Table("robustness", "Robustness against the reference", pd.DataFrame(rows), shown_frame, notes)
@@ -81,17 +80,15 @@ def _errors(evidence: Evidence, system: str, regime: str) -> dict[str, Estimate]
     for corruption in evidence.corruptions:
         noisy, base_noisy = (evidence.whole(s, regime, corruption) for s in (system, base))
         plain.append(corruption_error(metric, noisy, base_noisy))
-        harms.append(error(metric, base_noisy) - error(metric, base_clean))
+        harms.append(added_error(metric, base_noisy, base_clean))
         relative.append(relative_corruption_error(metric, noisy, clean, base_noisy, base_clean))
+    mean = mean_point(relative)
+    known = all(harm.estimate > CLEAR * harm.spread.error for harm in harms)
+    rough = no_interval(LEVEL, "what noise adds to the error of the reference is known too roughly to divide by")
     return {
         "mCE": estimate_of(mean_point(plain), LEVEL, "the reference makes no error"),
         "Relative mCE": (
-            estimate_of(mean_point(relative), LEVEL, "noise does not harm the reference")
-            if all(harm.estimate > CLEAR * harm.spread.error for harm in harms)
-            else Estimate(
-                mean_point(relative).estimate,
-                no_interval(LEVEL, "what noise adds to the error of the reference is known too roughly to divide by"),
-            )
+            estimate_of(mean, LEVEL, "noise does not harm the reference") if known else Estimate(mean.estimate, rough)
         ),
     }
 
@@ -112,24 +109,16 @@ def _breaking(evidence: Evidence, system: str, regime: str, corruption: str) -> 
 
 def _stability(evidence: Evidence) -> tuple[str, str]:
     place, found = evidence.heaviest, []
-    for regime in evidence.regimes if place else ():
-        points = _points(evidence, regime, place)
-        value, why = rank_stability(points)
+    if place is None:
+        return "", "there is no noise"
+    for regime in evidence.regimes:
+        value, why = rank_stability(
+            [evidence.point(key(s, regime, place.corruption, place.rate)) for s in evidence.trained(regime)]
+        )
         if why:
             return "", why
         found.append(f"{fixed(value, 2)} trained {regime}")
-    return ", ".join(found), "" if found else "there is no noise"
-
-
-def _points(evidence: Evidence, regime: str, place: Place | None) -> list[Point]:
-    assert place is not None
-    return [evidence.point(key(s, regime, place.corruption, place.rate)) for s in evidence.trained(regime)]
-
-
-def _plain(estimate: Estimate) -> str:
-    ends = estimate.interval
-    text = fixed(estimate.value, 2)
-    return text if np.isnan(ends.low) else f"{text} ({fixed(ends.low, 2)} to {fixed(ends.high, 2)})"
+    return ", ".join(found), ""
 
 
 # ------------------------------------------------------------------------------- where variance comes from
@@ -172,7 +161,7 @@ def variance(evidence: Evidence) -> Table | None:
 def _compared(evidence: Evidence) -> Iterator[tuple[dict[str, str], Point]]:
     """The reference, and its difference from each other system, on clean text and under the heaviest noise."""
     base = evidence.reference
-    for place in [p for p in evidence.places if p == evidence.places[0] or p == evidence.heaviest]:
+    for place in evidence.poles:
         for regime in evidence.regimes:
             trained = evidence.trained(regime)
             if base is None or base not in trained:

@@ -212,7 +212,7 @@ def decisions(evidence: Evidence) -> Iterator[str]:
         f"decided after Holm's correction ({reference} better in {count['better']}, worse in {count['worse']}) and "
         f"{count['undecided']} undecided{untested}. Undecided does not mean equal."
     )
-    for place in [p for p in evidence.places if p == evidence.places[0] or p == evidence.heaviest]:
+    for place in evidence.poles:
         for regime in evidence.regimes:
             found = [
                 c for s in evidence.trained(regime) if s != reference and (c := evidence.contrast(s, regime, place))

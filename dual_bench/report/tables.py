@@ -14,7 +14,17 @@ from dual_bench.report.ablation_tables import certified, hypotheses, others
 from dual_bench.report.evidence import EVERYTHING, LEVEL, MATCHED, Evidence, metrics
 from dual_bench.report.noise import ALL_GONE, Place
 from dual_bench.report.noise_tables import noise, severity
-from dual_bench.report.numbers import NOTHING, WOULD_DECIDE, cell, counts_needed, fixed, noun, number, p_value
+from dual_bench.report.numbers import (
+    NOTHING,
+    WOULD_DECIDE,
+    cell,
+    counts_needed,
+    fixed,
+    noun,
+    number,
+    p_value,
+    ratio_cell,
+)
 from dual_bench.report.table import Table, columns, heading, none_as_nan, reasons
 from dual_bench.stats.curves import Estimate, key, retention
 
@@ -158,10 +168,7 @@ def _kept_heading(name: str, metric: Metric) -> str:
 
 
 def _kept_cell(name: str, estimate: Estimate, metric: Metric) -> str:
-    if not name.startswith("retention"):
-        return cell(estimate, metric)
-    ends, text = estimate.interval, fixed(100 * estimate.value, 1)
-    return text if np.isnan(ends.low) else f"{text} ({fixed(100 * ends.low, 1)} to {fixed(100 * ends.high, 1)})"
+    return ratio_cell(estimate, 1, 100) if name.startswith("retention") else cell(estimate, metric)
 
 
 # ----------------------------------------------------------------------------------------- comparisons

@@ -13,7 +13,7 @@ from scipy.stats import t
 from dual_bench.catalog import CORRUPTIONS, did_you_mean
 from dual_bench.stats.curves import overall, point
 from dual_bench.stats.frame import Cube, Key
-from dual_bench.stats.intervals import Interval, interval, t_interval
+from dual_bench.stats.intervals import Interval, interval_of_test
 from dual_bench.stats.paired import Improvement, probability_of_improvement
 from dual_bench.stats.resampling import Point, Weights
 from dual_bench.stats.variance import Spread
@@ -150,10 +150,8 @@ def _contrast(
     level: float,
 ) -> tuple[Contrast, Spread]:
     difference = left.point - right.point
-    ends, width = interval(difference, level), difference.spread
+    ends, width = interval_of_test(difference, level), difference.spread
     known = not ends.reason
-    if known:  # the interval and p are of one test, so that they cannot contradict each other
-        ends = t_interval(difference.estimate, width, level)
     improvement = None
     if left.where is not None and right.where is not None:
         sides, better = (cube.sums[left.where], cube.sums[right.where]), cube.metric.higher_is_better

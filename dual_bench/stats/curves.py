@@ -121,6 +121,11 @@ def error(metric: Metric, point: Point) -> Point:
     return shifted(combined([(-1.0, point)]), metric.high) if metric.higher_is_better else point
 
 
+def added_error(metric: Metric, noisy: Point, clean: Point) -> Point:
+    """How much further from perfect than on clean text."""
+    return error(metric, noisy) - error(metric, clean)
+
+
 def corruption_error(metric: Metric, noisy: Point, reference: Point) -> Point:
     """Error under a corruption over that of a named reference model (Hendrycks & Dietterich 2019, ICLR).
 
@@ -137,8 +142,7 @@ def relative_corruption_error(
 
     Undefined where the corruption does not harm the reference.
     """
-    sides = [error(metric, a) - error(metric, b) for a, b in ((noisy, clean), (reference, reference_clean))]
-    return quotient(*sides)
+    return quotient(added_error(metric, noisy, clean), added_error(metric, reference, reference_clean))
 
 
 def mean_point(points: Iterable[Point]) -> Point:

@@ -15,7 +15,7 @@ from dual_bench.schema import ComparisonInfo, Expected, StudyInfo
 from dual_bench.stats.contrasts import ALPHA, Severities, detectable, holm, needed, p_value
 from dual_bench.stats.curves import key, overall, point
 from dual_bench.stats.frame import Cube
-from dual_bench.stats.intervals import Interval, interval, no_interval, t_interval
+from dual_bench.stats.intervals import Interval, interval_of_test, no_interval
 from dual_bench.stats.resampling import Point, Weights, combined
 from dual_bench.stats.variance import UNKNOWN, Spread
 
@@ -85,7 +85,7 @@ def _effect(
     else:
         sides = [(term.weight, points.at(term.system, term.regime, quantity)) for term in comparison.terms]
         effect = combined(sides)
-        estimate, width, ends = effect.estimate, effect.spread, interval(effect, level)
+        estimate, width, ends = effect.estimate, effect.spread, interval_of_test(effect, level)
         identical = estimate == 0 and not effect.influence.any()
     known = not ends.reason
     found = Effect(
@@ -94,7 +94,7 @@ def _effect(
         quantity in study.primary,
         estimate,
         estimate if points.higher_is_better else -estimate,
-        t_interval(estimate, width, level) if known else ends,
+        ends,
         p=p_value(estimate, width, _excused(comparison, study)) if known else np.nan,
         p_adjusted=np.nan,
         p_equivalence=p_equivalence(estimate, width, study.margin) if known else np.nan,

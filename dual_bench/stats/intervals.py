@@ -132,6 +132,13 @@ def t_interval(difference: float, width: Spread, level: float) -> Interval:
     return Interval(difference - half, difference + half, level)
 
 
+def interval_of_test(point: Point, level: float = 0.95) -> Interval:
+    """The interval of the t test of a difference, so that it and p cannot contradict each other; there is none, for the
+    same reason, where ``interval`` gives none."""
+    found = interval(point, level)
+    return found if found.reason else t_interval(point.estimate, point.spread, level)
+
+
 def by_influence(sums: FloatArray, value: Value, level: float = 0.95) -> tuple[float, Interval]:
     """Estimate and t interval of a metric by sums (S, D, C, m), without resamples.
 
