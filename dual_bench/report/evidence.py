@@ -34,6 +34,10 @@ MATCHED = "matched"
 """The regime in which each corruption at each rate is met by a model that was trained on just that."""
 
 
+ANSWER_COLUMNS = ("system", "regime", "seed", "corruption", "rate", "utterance", "truth", "answer", "text")
+"""``answer`` is the index of the class, or the value; ``text`` what was read, where it depends on the model."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """A run, summed and resampled. ``cube`` holds the primary metric under every condition; ``ends`` holds every
@@ -49,6 +53,11 @@ class Evidence:
     contrasts: tuple[Contrast, ...]
     noise: Noise
     heaviest: Place | None
+    few: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """The prediction rows (``schema.PREDICTION_COLUMNS`` and scores) under the conditions of ``places``."""
+    answers: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """What each trained model answered, in the first draw, to clean text and to two rates of each corruption: columns
+    ``ANSWER_COLUMNS``."""
     effects: tuple[Effect, ...] = ()
     """What the comparisons of an ablation show; ``contrasts`` are those of a run without a study."""
     certified: Mapping[tuple[str, str], Certified] = field(default_factory=dict)
@@ -305,12 +314,31 @@ def gather(run: Run) -> Evidence:
     if study := run.info.study:
         found = effects(full, study, weights, LEVEL, noise.rates)
         base = study.baseline if study.baseline in full.systems() else None
-        return Evidence(run, primary, full, ends, weights, base, (), noise, heaviest, found, certified)
+        return Evidence(
+            run, primary, full, ends, weights, base, (), noise, heaviest, few, answered(run), found, certified
+        )
     reference = _reference(plan["models"], full.systems())
     contrasts = compare(full, reference, weights, LEVEL, noise.rates) if reference else []
     return Evidence(
-        run, primary, full, ends, weights, reference, tuple(contrasts), noise, heaviest, certified=certified
-    )
+        run, primary, full, ends, weights, reference, tuple(contrasts), noise, heaviest, few, answered(run),
+        certified=certified,
+    )  # fmt: skip
+
+
+def answered(run: Run) -> pd.DataFrame:
+    """``Evidence.answers``."""
+    rows = run.predictions
+    where = rows[["corruption", "rate", "draw"]].drop_duplicates()
+    wanted = []
+    for _, found in where.groupby("corruption", observed=True):
+        rates = sorted(found["rate"].unique())
+        chosen = {rates[(len(rates) - 1) // 2], rates[-1]}
+        wanted.append(found[found["rate"].isin(chosen) & (found["draw"] == found["draw"].min())])
+    rows = rows.merge(pd.concat(wanted), on=["corruption", "rate", "draw"])
+    scores = rows.filter(like="score_").to_numpy(float)
+    system = [system_name(m, v) for m, v in zip(rows["model"], rows["variant"], strict=True)]
+    answer = scores.argmax(axis=1) if scores.shape[1] > 1 else scores[:, 0]
+    return rows.assign(system=system, answer=answer)[list(ANSWER_COLUMNS)]
 
 
 def noticeable(found: Estimate, utterances: int, level: float) -> Estimate:
