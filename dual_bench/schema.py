@@ -7,6 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 SCHEMA_VERSION = 4
+OLDEST_SCHEMA = 2
+"""The first that can still be read: since then columns and fields were only added."""
 
 PREDICTION_COLUMNS = {
     "cell": "digest of the trained model",

@@ -14,22 +14,34 @@ Files are written under a temporary name, flushed to disk and renamed.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from dual_bench.schema import MEASURED, SCHEMA_VERSION, CellInfo, RunInfo
+from dual_bench.schema import (
+    MEASURED,
+    OLDEST_SCHEMA,
+    PREDICTION_COLUMNS,
+    SCHEMA_VERSION,
+    TEXT_COLUMNS,
+    CellInfo,
+    RunInfo,
+)
 from dual_bench.types import ANY_TEXT, Condition, FloatArray, Task, UserError, Utterance, is_probe
 
 # ------------------------------------------------------------------------------------------- writing
@@ -183,6 +195,8 @@ class RunFolder:
             temporary.unlink(missing_ok=True)
 
     def info(self) -> RunInfo:
+        """UserError where there is none, or none that can be read."""
+        _check_schema(self.run_file)
         return _read_record(self.run_file, RunInfo)
 
     def write_info(self, info: RunInfo) -> None:
@@ -226,6 +240,22 @@ class RunFolder:
         return False
 
 
+def _check_schema(path: Path) -> None:
+    """UserError where a record says that another dual-bench wrote it, which this one cannot read."""
+    try:
+        found = json.loads(path.read_bytes())["schema_version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # what is wrong with it is said where it is read
+    if not isinstance(found, int) or OLDEST_SCHEMA <= found <= SCHEMA_VERSION:
+        return
+    what = (
+        "is of a newer dual-bench: install that one"
+        if found > SCHEMA_VERSION
+        else "is of a dual-bench too old to be read: run it again"
+    )
+    raise UserError(f"{path} has schema {found}, this dual-bench reads {OLDEST_SCHEMA} to {SCHEMA_VERSION}; it {what}")
+
+
 R = TypeVar("R", bound=BaseModel)
 
 
@@ -247,18 +277,23 @@ def _read_record(path: Path, kind: type[R]) -> R:
 
 @dataclass(frozen=True)
 class Run:
-    """A run read back. ``certified`` are the prediction rows of the condition ``any-text``, ``probes`` those with
-    modalities taken away or exchanged (``types.is_probe``), ``predictions`` all others; ``missing`` are the digests of
-    cells that are not done, or whose rows are damaged."""
+    """A run read back: its records, its texts, and the way to its prediction rows.
+
+    ``files`` holds the rows of each finished cell, by digest; ``held`` those of another toolkit, which are in memory.
+    ``missing`` are the digests of cells that are not done, or whose rows are damaged, and ``faults`` says what else
+    could not be read.
+    """
 
     folder: RunFolder
     info: RunInfo
     cells: tuple[CellInfo, ...]
-    predictions: pd.DataFrame
-    certified: pd.DataFrame
-    probes: pd.DataFrame
+    files: Mapping[str, Path]
     texts: pd.DataFrame
-    missing: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    held: pd.DataFrame | None = None
+    parts_of: tuple[Run, ...] = ()
+    """The runs that this one was merged from."""
 
     @property
     def task(self) -> Task:
@@ -270,27 +305,101 @@ class Run:
             high=np.inf if corpus.high is None else corpus.high,
         )
 
+    def parts(self) -> Iterator[pd.DataFrame]:
+        """All prediction rows, each training (model, variant, regime, seed) whole in one part, in the order of cells.
+
+        A study may have more rows than memory; the next part is read while the last is being worked on.
+        """
+        if self.held is not None:
+            yield self.held
+            return
+        trainings: dict[tuple[str, str, str, int], list[Path]] = {}
+        for cell in self.cells:
+            who = (cell.model, cell.variant, cell.regime, cell.seed)
+            trainings.setdefault(who, []).append(self.files[cell.digest])
+        with ThreadPoolExecutor(1) as ahead:
+            queue = [ahead.submit(_read_rows, files) for files in list(trainings.values())[:1]]
+            for files in list(trainings.values())[1:]:
+                queue.append(ahead.submit(_read_rows, files))
+                yield queue.pop(0).result()
+            while queue:
+                yield queue.pop(0).result()
+
+    def chosen(self) -> pd.DataFrame:
+        """The rows whose text depends on the model that read it."""
+        frames = []
+        for file in self.files.values():
+            given = pq.read_table(file, columns=["text"])["text"].is_valid()
+            if pc.any(given).as_py():
+                frames.append(pq.read_table(file).filter(given))
+        if not frames:
+            return pd.DataFrame(columns=list(PREDICTION_COLUMNS))
+        return _joined(frames)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """The rows of ordinary conditions, all in memory."""
+        return self._apart[0]
+
+    @cached_property
+    def certified(self) -> pd.DataFrame:
+        """The rows of the condition ``any-text``, likewise."""
+        return self._apart[1]
+
+    @cached_property
+    def probes(self) -> pd.DataFrame:
+        """The rows with modalities taken away or exchanged (``types.is_probe``), likewise."""
+        return self._apart[2]
+
+    @cached_property
+    def _apart(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        if self.held is not None:
+            return apart(self.held)
+        return apart(_read_rows([self.files[cell.digest] for cell in self.cells]))
+
+
+def _read_rows(files: Sequence[Path]) -> pd.DataFrame:
+    return _joined([pq.read_table(file) for file in files])
+
+
+def _joined(tables: Sequence[pa.Table]) -> pd.DataFrame:
+    rows: pd.DataFrame = pa.concat_tables(tables, promote_options="default").unify_dictionaries().to_pandas()
+    return rows if "certified" in rows else rows.assign(certified=None)  # schema 2 had none
+
 
 def read_run(path: Path) -> Run:
     """Read what is sound in a run folder; UserError where there is no run, or no finished cell."""
     folder = RunFolder(path)
     info = folder.info()
-    if info.schema_version != SCHEMA_VERSION:
-        raise UserError(
-            f"{folder.run_file} has schema {info.schema_version}, this dual-bench reads {SCHEMA_VERSION}; run it again"
-        )
-    records = {digest: folder.finished(digest) for digest in info.cells}
+    with ThreadPoolExecutor() as pool:  # most of it is hashing the rows
+        records = dict(zip(info.cells, pool.map(folder.finished, info.cells), strict=True))
     done = tuple(record for record in records.values() if record is not None)
     if not done:
         raise UserError(f"{path} holds no finished cell yet; let `dual-bench run` go on")
-    parts = [pq.read_table(folder.rows_file(record.digest)) for record in done]
-    predictions = pa.concat_tables(parts).unify_dictionaries().to_pandas()
-    try:
-        texts = pq.read_table(folder.texts_file).to_pandas()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{folder.texts_file} cannot be read ({error}); run the same command again") from None
+    files = {record.digest: folder.rows_file(record.digest) for record in done}
     missing = tuple(digest for digest, record in records.items() if record is None)
-    return Run(folder, info, done, *apart(predictions), texts, missing)
+    texts, faults = _read_texts(folder)
+    if info.schema_version < SCHEMA_VERSION:
+        faults += (
+            f"An older dual-bench wrote these rows (schema {info.schema_version}, now {SCHEMA_VERSION}): what it did "
+            "not store is left out.",
+        )
+    return Run(folder, info, done, files, texts, missing, faults)
+
+
+def _read_texts(folder: RunFolder) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The texts, or none and what is wrong with them."""
+    file = folder.texts_file
+    if not file.is_file():
+        wrong = "is missing"
+    else:
+        try:
+            texts: pd.DataFrame = pq.read_table(file).to_pandas()[list(TEXT_COLUMNS)]
+            return texts, ()
+        except (OSError, KeyError, pa.ArrowException) as error:
+            wrong = f"cannot be read ({' '.join(str(error).split())[:200]})"
+    said = f"{file.name} {wrong}: no test text can be shown. The same command run again writes it anew."
+    return pd.DataFrame(columns=list(TEXT_COLUMNS)), (said,)
 
 
 def apart(predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -299,6 +408,8 @@ def apart(predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.Dat
     corruption = predictions["corruption"]
     bound = corruption == ANY_TEXT.corruption
     probed = corruption.isin([name for name in corruption.cat.categories if is_probe(name)])
+    if not (bound | probed).any():
+        return predictions.reset_index(drop=True), predictions.iloc[:0], predictions.iloc[:0]
     ordinary, certified, probes = (
         predictions[rows].reset_index(drop=True) for rows in (~(bound | probed), bound, probed)
     )

@@ -189,7 +189,7 @@ def spoilt(what: str) -> pd.DataFrame:
         ("score", "finite scores, found NaN or infinity by dual .seed 0. for utterance 'u09' under clean 0"),
         ("truth", "one truth for utterance 'u09', found"),
         ("unknown truth", "one truth for utterance 'u09', found nan"),
-        ("cluster", "one cluster for each utterance, found 2 for 'u09'"),
+        ("cluster", "one cluster for each utterance, found 'dialogue 1' and 'dialogue x' for 'u09'"),
         ("twice", "found two of 'u09' by dual .seed 0, clean 0"),
         ("draws", "same noise draws.*3 of other 0.5"),
         ("empty", "expected prediction rows, found none"),

@@ -18,6 +18,7 @@ import pytest
 from dual_bench import provenance
 from dual_bench.schema import MEASURED as MEASURED_NAMES
 from dual_bench.schema import (
+    OLDEST_SCHEMA,
     PREDICTION_COLUMNS,
     SCHEMA_VERSION,
     TEXT_COLUMNS,
@@ -26,7 +27,7 @@ from dual_bench.schema import (
     Provenance,
     RunInfo,
 )
-from dual_bench.store import RunFolder, prediction_table, read_run, replacing, text_table, write_text
+from dual_bench.store import RunFolder, prediction_table, read_run, replacing, sha256_of, text_table, write_text
 from dual_bench.types import CLEAN, Condition, UserError, Utterance
 
 UTTERANCES = [
@@ -318,10 +319,31 @@ def test_damaged_rows_are_missing_and_not_read(folder: RunFolder) -> None:
         read_run(folder.path)
 
 
-def test_a_run_of_another_schema_says_so(folder: RunFolder) -> None:
-    folder.write_info(run_info(schema_version=SCHEMA_VERSION - 1))
-    with pytest.raises(UserError, match=f"has schema {SCHEMA_VERSION - 1}, this dual-bench reads {SCHEMA_VERSION}"):
+@pytest.mark.parametrize(("version", "why"), [(SCHEMA_VERSION + 1, "newer dual-bench"), (OLDEST_SCHEMA - 1, "too old")])
+def test_a_run_of_a_schema_that_cannot_be_read_says_so(folder: RunFolder, version: int, why: str) -> None:
+    folder.write_info(run_info(schema_version=version))
+    with pytest.raises(UserError, match=f"has schema {version}, this dual-bench reads .*{why}"):
         read_run(folder.path)
+
+
+def test_a_run_of_an_older_schema_is_read_and_says_so(folder: RunFolder) -> None:
+    rows = pq.read_table(folder.rows_file(A)).drop_columns(["certified"])
+    pq.write_table(rows, folder.rows_file(A))
+    cell = json.loads(folder.cell_file(A).read_text())
+    folder.cell_file(A).write_text(json.dumps(cell | {"sha256": sha256_of(folder.rows_file(A))}))
+    record = json.loads(folder.run_file.read_text())
+    for later in ("study", "source", "found"):
+        del record[later]
+    folder.run_file.write_text(json.dumps(record | {"schema_version": OLDEST_SCHEMA}))
+    run = read_run(folder.path)
+    assert any(f"schema {OLDEST_SCHEMA}" in fault for fault in run.faults)
+    assert run.predictions["certified"].isna().all()
+    pd.testing.assert_frame_equal(
+        run.predictions.drop(columns="certified"), table().to_pandas().drop(columns="certified")
+    )
+
+
+def test_a_record_with_strange_fields_is_the_users_error(folder: RunFolder) -> None:
     record = json.loads(folder.run_file.read_text())
     del record["ceilings"]
     folder.run_file.write_text(json.dumps(record | {"stranger": 1}))
@@ -340,8 +362,10 @@ def test_texts_that_cannot_be_read_are_named(folder: RunFolder, content: bytes |
     folder.texts_file.unlink()
     if content is not None:
         folder.texts_file.write_bytes(content)
-    with pytest.raises(UserError, match=r"texts\.parquet cannot be read"):
-        read_run(folder.path)
+    run = read_run(folder.path)
+    assert run.texts.empty
+    assert any(fault.startswith("texts.parquet") for fault in run.faults)
+    assert len(run.predictions)
 
 
 # ---------------------------------------------------------------------------------------------- provenance

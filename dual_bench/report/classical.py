@@ -71,7 +71,7 @@ def _tests(evidence: Evidence, left: str, right: str, regime: str) -> dict[str, 
 
 def _answers(evidence: Evidence, system: str, regime: str) -> tuple[FloatArray, FloatArray]:
     """Truth (n,) and scores (n, K) of the first seed on clean text, by utterance."""
-    rows = evidence.run.predictions
+    rows = evidence.few
     rows = rows[(rows["corruption"] == "clean") & (rows["regime"] == regime) & (rows["seed"] == evidence.cube.seeds[0])]
     pairs = rows[["model", "variant"]].drop_duplicates().itertuples(index=False)
     model, variant = next((m, v) for m, v in pairs if system_name(m, v) == system)

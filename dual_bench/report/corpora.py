@@ -18,6 +18,7 @@ from dual_bench.report import canvas, page, ranking
 from dual_bench.report.canvas import Picture
 from dual_bench.report.evidence import LEVEL, RESAMPLES
 from dual_bench.report.numbers import cell, fixed, listing, noun, p_value, percent, plural
+from dual_bench.report.rows import clean
 from dual_bench.report.sentences import Passage
 from dual_bench.report.table import Table, columns, heading, reasons
 from dual_bench.stats.contrasts import ALPHA
@@ -79,8 +80,7 @@ def gather(runs: Sequence[Run]) -> Ranking:
     _check_alike(runs)
     cubes, estimates, blocks = {}, {}, []
     for run in runs:
-        clean = run.predictions[run.predictions["corruption"] == "clean"]
-        name, found = run.info.corpus.name, cube(clean, metric)
+        name, found = run.info.corpus.name, cube(clean(run), metric)
         cubes[name] = found
         rng = seeding.generator("bootstrap", int(run.info.plan["root_seed"]))
         weights = resample(rng, len(found.seeds), found.draws, len(found.clusters), RESAMPLES)

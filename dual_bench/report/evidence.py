@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 
 from dual_bench import seeding
-from dual_bench.catalog import METRICS, format_settings, parse_spec
+from dual_bench.catalog import METRICS
 from dual_bench.confidence import ECE, ece_noise
 from dual_bench.metrics import Metric
 from dual_bench.report import grid
 from dual_bench.report.certified import Certified, gather_certified
-from dual_bench.report.noise import Noise, Place, gather_noise, told_noise
+from dual_bench.report.noise import Noise, Place
+from dual_bench.report.rows import Rows, read
+from dual_bench.report.unfinished import find_system, unfinished
 from dual_bench.schema import CellInfo, StudyInfo
 from dual_bench.stats.contrasts import Contrast, compare
 from dual_bench.stats.curves import Estimate, estimate_of, key, of_metric, of_sums, overall, point, rates
@@ -25,43 +27,54 @@ from dual_bench.stats.frame import Cube, Key, cube, system_name
 from dual_bench.stats.intervals import no_interval
 from dual_bench.stats.resampling import Point, Weights, combined, resample
 from dual_bench.store import Run
-from dual_bench.types import TRANSCRIPT_PREFIX, UserError
+from dual_bench.types import TRANSCRIPT_PREFIX
 
 RESAMPLES = 2_000
 LEVEL = 0.95
 EVERYTHING = "audio+vision+text"
-MATCHED = "matched"
-"""The regime in which each corruption at each rate is met by a model that was trained on just that."""
-
-
-ANSWER_COLUMNS = ("system", "regime", "seed", "corruption", "rate", "utterance", "truth", "answer", "text")
-"""``answer`` is the index of the class, or the value; ``text`` what was read, where it depends on the model."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A run, summed and resampled. ``cube`` holds the primary metric under every condition; ``ends`` holds every
-    metric, but only under the conditions of ``places``; ``noise`` is what the corruptions did, and ``heaviest`` where
-    they left least."""
+    """A run, summed and resampled; ``ends`` holds every metric, but only under the conditions of ``places``."""
 
     run: Run
     metric: Metric
-    cube: Cube
+    taken: Rows
     ends: Mapping[str, Cube]
     weights: Weights
     reference: str | None
     contrasts: tuple[Contrast, ...]
-    noise: Noise
-    heaviest: Place | None
-    few: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """The prediction rows (``schema.PREDICTION_COLUMNS`` and scores) under the conditions of ``places``."""
-    answers: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """What each trained model answered, in the first draw, to clean text and to two rates of each corruption: columns
-    ``ANSWER_COLUMNS``."""
     effects: tuple[Effect, ...] = ()
     """What the comparisons of an ablation show; ``contrasts`` are those of a run without a study."""
     certified: Mapping[tuple[str, str], Certified] = field(default_factory=dict)
     """(system, regime) -> what holds whatever the text, of models that bound it."""
+
+    @property
+    def cube(self) -> Cube:
+        """The primary metric under every condition."""
+        return self.taken.cube
+
+    @property
+    def noise(self) -> Noise:
+        """What the corruptions did."""
+        return self.taken.noise
+
+    @property
+    def heaviest(self) -> Place | None:
+        """Where they left least."""
+        return self.taken.heaviest
+
+    @property
+    def few(self) -> pd.DataFrame:
+        """The prediction rows (``schema.PREDICTION_COLUMNS`` and scores) under the conditions of ``places``."""
+        return self.taken.few
+
+    @property
+    def answers(self) -> pd.DataFrame:
+        """What each trained model answered, in the first draw, to clean text and to two rates of each corruption:
+        columns ``rows.ANSWER_COLUMNS``."""
+        return self.taken.answers
 
     @property
     def study(self) -> StudyInfo | None:
@@ -199,21 +212,12 @@ class Evidence:
     @cached_property
     def dependence(self) -> tuple[Dependence, ...]:
         """What each modality is worth, from the rows in which some were taken away; none where there are no such."""
-        run = self.run
-        if run.probes.empty:
+        probes, info = self.taken.probes, self.run.info
+        if probes is None:
             return ()
-        clean = run.predictions[run.predictions["corruption"] == "clean"]
-        who = ["model", "variant", "regime"]  # another toolkit may have probed some systems only
-        probed = pd.MultiIndex.from_frame(run.probes[who].astype(str).drop_duplicates())
-        clean = clean[pd.MultiIndex.from_frame(clean[who].astype(str)).isin(probed)]
-        rows = pd.concat([clean, run.probes], ignore_index=True)
-        try:
-            probes = cube(rows[rows["seed"].isin(self.cube.seeds)], self.metric)
-        except UserError:  # of another toolkit: not every utterance, or no seed that clean text has too
-            return ()
-        rng = seeding.generator("bootstrap of probes", int(run.info.plan["root_seed"]))
+        rng = seeding.generator("bootstrap of probes", int(info.plan["root_seed"]))
         weights = resample(rng, len(probes.seeds), probes.draws, len(probes.clusters), RESAMPLES)
-        return dependency(probes, weights, run.info.ceilings, LEVEL)
+        return dependency(probes, weights, info.ceilings, LEVEL)
 
     def floor(self, metric: Metric | None = None) -> float:
         found = self.run.info.floors.get((metric or self.metric).name)
@@ -246,22 +250,11 @@ class Evidence:
 
     def problems(self) -> tuple[str, ...]:
         """What is missing or left out, in plain words."""
-        info, missing = self.run.info, len(self.run.missing)
-        said = []
-        if missing:
-            said.append(
-                f"{missing} of {len(info.cells)} cells {'is' if missing == 1 else 'are'} missing or damaged "
-                f"({', '.join(digest[:12] for digest in self.run.missing[:8])}{', …' if missing > 8 else ''}). "
-                f"{' '.join(self._gaps())} Running the same command again computes what is missing."
-            )
-        if info.status != "complete":
-            said.append(f"The run is {info.status}{f': {info.problem}' if info.problem else ''}.")
-        codes = sorted({cell.code for cell in self.run.cells})
-        if len(codes) > 1:
-            said.append(f"The cells were made by different code: {'; '.join(codes)}.")
+        info = self.run.info
+        said = [*self.run.faults, *unfinished(self.run)]
         said += [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in self.cube.skipped]
         said += info.source.notes if info.source else ()
-        if not self.run.probes.empty and not self.dependence:
+        if self.taken.probed and not self.dependence:
             said.append(
                 "The rows in which modalities are absent or exchanged are not used: no training seed has them, and "
                 "clean text, of every utterance."
@@ -270,75 +263,29 @@ class Evidence:
             said.append(f"The reference, {info.plan['models'][0]}, has no finished cell: nothing is compared with it.")
         return tuple(said)
 
-    def _gaps(self) -> Iterator[str]:
-        """Which systems are short of cells."""
-        info = self.run.info
-        specs, regimes = list(dict.fromkeys(info.plan["models"])), info.plan["regimes"]
-        each = int(info.plan["seeds"]) * info.corpus.folds
-        # matched has a cell for each condition that it trains on, and the plan has the same for every model
-        matched = len(info.cells) // len(specs) - each * sum(regime != MATCHED for regime in regimes)
-        trained = {system_name(c.model, c.variant) for c in self.run.cells}
-        for spec in specs:
-            # a system that another spec names to the letter is not this one's
-            system = find_system(spec, trained - {canonical(other) for other in specs if other != spec})
-            for regime in regimes:
-                done = len(self.cells(system, regime)) if system else 0
-                expected = matched if regime == MATCHED else each
-                if done < expected:
-                    yield f"{system or spec}, trained {regime}: {done} of {expected} done."
-
 
 def gather(run: Run) -> Evidence:
     """Sum the rows of ``run``, resample them, and compare every system with the reference."""
     plan = run.info.plan
     primary: Metric = METRICS.load(plan["metric"])
-    known: list[Metric] = [METRICS.load(name) for name in METRICS.entries]
-    full = cube(run.predictions, primary)
+    rows = read(run, primary)
+    full = rows.cube
     rng = seeding.generator("bootstrap", int(plan["root_seed"]))
     weights = resample(rng, len(full.seeds), full.draws, len(full.clusters), RESAMPLES)
-    noise = (
-        told_noise(run.predictions)
-        if run.info.source
-        else gather_noise(run.texts, run.predictions, run.info.severities)
-    )
-    heaviest = noise.heaviest()
-    corruption = run.predictions["corruption"].astype(str)
-    keep = corruption.str.startswith(TRANSCRIPT_PREFIX) | (corruption == "clean")
-    if heaviest:
-        keep |= (corruption == heaviest.corruption) & (run.predictions["rate"] == heaviest.rate)
-    few = run.predictions[keep]
+    known: list[Metric] = [METRICS.load(name) for name in METRICS.entries]
     judged = [m for m in known if m.about == "prediction" or run.info.source is None or run.info.source.probabilities]
     others = [m for m in judged if m.task == run.info.corpus.task and m.name != primary.name]
-    ends = {primary.name: full} | {m.name: cube(few, m) for m in others}
-    certified = gather_certified(run.certified, run.cells, full, weights, LEVEL)
-    if study := run.info.study:
-        found = effects(full, study, weights, LEVEL, noise.rates)
-        base = study.baseline if study.baseline in full.systems() else None
-        return Evidence(
-            run, primary, full, ends, weights, base, (), noise, heaviest, few, answered(run), found, certified
-        )
+    ends = {primary.name: full} | {m.name: cube(rows.few, m) for m in others}
+    certified = gather_certified(rows.certified, run.cells, full, weights, LEVEL)
+    found: tuple[Effect, ...] = ()
+    contrasts: tuple[Contrast, ...] = ()
     reference = _reference(plan["models"], full.systems())
-    contrasts = compare(full, reference, weights, LEVEL, noise.rates) if reference else []
-    return Evidence(
-        run, primary, full, ends, weights, reference, tuple(contrasts), noise, heaviest, few, answered(run),
-        certified=certified,
-    )  # fmt: skip
-
-
-def answered(run: Run) -> pd.DataFrame:
-    """``Evidence.answers``."""
-    rows = run.predictions
-    where = rows[["corruption", "rate", "draw"]].drop_duplicates()
-    wanted = []
-    for _, found in where.groupby("corruption", observed=True):
-        rates = sorted(found["rate"].unique())
-        chosen = {rates[(len(rates) - 1) // 2], rates[-1]}
-        wanted.append(found[found["rate"].isin(chosen) & (found["draw"] == found["draw"].min())])
-    rows = rows.merge(pd.concat(wanted), on=["corruption", "rate", "draw"])
-    scores = rows.filter(like="score_").to_numpy(float)
-    system = [system_name(m, v) for m, v in zip(rows["model"], rows["variant"], strict=True)]
-    answer = scores.argmax(axis=1) if scores.shape[1] > 1 else scores[:, 0]
-    return rows.assign(system=system, answer=answer)[list(ANSWER_COLUMNS)]
+    if study := run.info.study:
+        found = tuple(effects(full, study, weights, LEVEL, rows.noise.rates))
+        reference = study.baseline if study.baseline in full.systems() else None
+    elif reference:
+        contrasts = tuple(compare(full, reference, weights, LEVEL, rows.noise.rates))
+    return Evidence(run, primary, rows, ends, weights, reference, contrasts, found, certified)
 
 
 def noticeable(found: Estimate, utterances: int, level: float) -> Estimate:
@@ -353,30 +300,6 @@ def noticeable(found: Estimate, utterances: int, level: float) -> Estimate:
 def metrics(evidence: Evidence) -> tuple[Metric, ...]:
     """All metrics of the task, the primary one first."""
     return tuple(cube.metric for cube in evidence.ends.values())
-
-
-def canonical(spec: str) -> str:
-    """The spec with its settings in the order of a system's name."""
-    name, settings = parse_spec(spec)
-    return system_name(name, format_settings(settings))
-
-
-def find_system(spec: str, systems: Sequence[str] | set[str]) -> str | None:
-    """The system that a spec of the plan became: a variant names only settings that differ from the model's own.
-
-    >>> find_system("dual:sdm=off,width=64", ["dual", "dual:sdm=off"])
-    'dual:sdm=off'
-    """
-    if spec in systems:
-        return spec
-    name, settings = parse_spec(spec)
-    wanted = set(format_settings(settings).split(","))
-    fitting = []
-    for system in sorted(systems):
-        model, own = parse_spec(system)
-        if model == name and (not own or set(format_settings(own).split(",")) <= wanted):
-            fitting.append(system)
-    return max(fitting, key=len, default=None)
 
 
 def _reference(specs: Sequence[str], systems: Sequence[str]) -> str | None:

@@ -52,9 +52,8 @@ def _run(path: Path, corpus: Foreign, metric: str | None, folder: Path, command:
     notes = [*corpus.notes, *([f"Metrics of confidence are left out: {doubt}."] if doubt else [])]
     chosen = _metric(metric, task, sure, doubt, path)
     digest = sha256_of(path)
-    ordinary = apart(rows)
     systems = [system_name(*pair) for pair in rows[["model", "variant"]].drop_duplicates().itertuples(index=False)]
-    noisy = [c for c in map(str, ordinary[0]["corruption"].unique()) if c != "clean"]
+    noisy = [c for c in map(str, apart(rows)[0]["corruption"].unique()) if c != "clean"]
     plan = {
         "name": corpus.name,
         "models": list(dict.fromkeys(systems)),
@@ -90,7 +89,7 @@ def _run(path: Path, corpus: Foreign, metric: str | None, folder: Path, command:
         provenance=_rendering(command),
         source=SourceInfo(file=str(path), sha256=digest, probabilities=sure, notes=tuple(notes)),
     )
-    return Run(RunFolder(folder), info, (), *ordinary, pd.DataFrame(columns=list(TEXT_COLUMNS)), ())
+    return Run(RunFolder(folder), info, (), {}, pd.DataFrame(columns=list(TEXT_COLUMNS)), held=rows)
 
 
 def _metric(name: str | None, task: Task, sure: bool, doubt: str, path: Path) -> Metric:

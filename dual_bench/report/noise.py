@@ -174,14 +174,19 @@ def gather_noise(texts: pd.DataFrame, predictions: pd.DataFrame, points: Sequenc
     measurable = bool(frame.loc[frame["corruption"] == "clean", "wer"].notna().any())
     silent = frame.groupby("corruption")["wer"].apply(lambda wer: bool(wer.isna().all()))
     behind = frozenset(map(str, silent[silent].index)) if measurable else frozenset()
+    return Noise(frame, _tested(points, frame), chosen, behind)
+
+
+def _tested(points: Sequence[SeverityPoint], frame: pd.DataFrame) -> dict[str, tuple[SeverityPoint, ...]]:
+    """The severities of each corruption whose rates are in ``frame``, in order."""
     tested = set(zip(frame["corruption"], frame["rate"], strict=True))
     ordered = sorted((p for p in points if (p.corruption, p.rate) in tested), key=lambda p: p.severity)
     names = dict.fromkeys(p.corruption for p in ordered)
-    return Noise(frame, {n: tuple(p for p in ordered if p.corruption == n) for n in names}, chosen, behind)
+    return {n: tuple(p for p in ordered if p.corruption == n) for n in names}
 
 
-def told_noise(predictions: pd.DataFrame) -> Noise:
-    """What the rows of another toolkit say of its corruptions: plain means over utterances, then over draws.
+def told_noise(predictions: pd.DataFrame, points: Sequence[SeverityPoint] = ()) -> Noise:
+    """What the rows say of the corruptions where there are no texts: plain means over utterances, then over draws.
 
     A row repeats what was measured on its text; where texts depend on the model it is the mean over models. What was
     not measured is NaN, and nothing is taken to act behind the words.
@@ -196,7 +201,7 @@ def told_noise(predictions: pd.DataFrame) -> Noise:
     names = frozenset(map(str, chosen["corruption"].unique()))
     models = len(chosen[["model", "variant", "regime", "seed"]].drop_duplicates())
     frame.loc[frame["corruption"].isin(names), "models"] = models
-    return Noise(frame, {}, names, frozenset())
+    return Noise(frame, _tested(points, frame), names, frozenset())
 
 
 def realised(texts: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:

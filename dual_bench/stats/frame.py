@@ -7,8 +7,7 @@ sum in each cluster, for each training seed and noise draw: an array (S, D, C, m
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -80,48 +79,162 @@ def cube(predictions: pd.DataFrame, metric: Metric) -> Cube:
     A training seed counts where every (system, regime) of the frame has every utterance under every condition and
     draw; the others are named in ``skipped``. The numbers do not depend on the order of the rows, to the bit.
     """
-    if predictions.empty:
-        raise UserError("expected prediction rows, found none")
-    group, groups = _codes(predictions, ["model", "variant", "regime"])
-    seed, seeds = _codes(predictions, ["seed"], ordered=True)
-    condition, conditions = _codes(predictions, ["corruption", "rate", "draw"], ordered=True)
-    unit, units = _codes(predictions, ["cluster", "utterance"], ordered=True)
-    names = [utterance for _, utterance in units]
-    truth = _truth(predictions, unit, names)
-    scores = _scores(predictions)
+    sums = Summing(metric)
+    sums.add(predictions)
+    return sums.cube()
 
-    # where[g, s, k, u] is the row of one prediction, -1 where there is none
-    shape = (len(groups), len(seeds), len(conditions), len(units))
-    place = np.ravel_multi_index((group, seed, condition, unit), shape)
-    rows = np.arange(len(predictions))
-    where = np.full(shape, -1)
-    where.flat[place] = rows
-    if (twice := where.flat[place] != rows).any():
-        row = predictions.iloc[int(twice.argmax())]
-        raise UserError(
-            f"expected one prediction of an utterance by each model under each condition, found two of "
-            f"'{row['utterance']}' by {row['model']} (seed {row['seed']}, {row['corruption']} {row['rate']:g})"
-        )
-    counts = (where >= 0).sum(axis=(2, 3))
-    expected = shape[2] * shape[3]
-    complete = (counts == expected).all(axis=0)
-    skipped = tuple(_skipped(seeds[s][0], groups, counts[:, s], expected) for s in np.flatnonzero(~complete))
-    if not complete.any():
-        raise UserError(
-            f"no training seed has the predictions of every model: {skipped[0]}; let `dual-bench run` go on"
-        )
 
-    clusters = sorted({cluster for cluster, _ in units})
-    starts = np.searchsorted([cluster for cluster, _ in units], clusters)
-    draws = _draws(conditions)
-    sums: dict[Key, FloatArray] = {}
-    for g, (model, variant, regime) in enumerate(groups):
-        parts = [_sum(metric, truth, scores, where[g, s], starts) for s in np.flatnonzero(complete)]
-        stacked = np.stack(parts)
-        for (corruption, rate), ks in draws.items():
-            sums[Key(system_name(model, variant), regime, corruption, rate)] = stacked[:, ks]
-    kept = tuple(int(seeds[s][0]) for s in np.flatnonzero(complete))
-    return Cube(metric, sums, kept, tuple(clusters), len(units), skipped)
+class Unit(NamedTuple):
+    """What is resampled whole, and one utterance of it."""
+
+    cluster: str
+    utterance: str
+
+
+class Trained(NamedTuple):
+    """One training of one system."""
+
+    model: str
+    variant: str
+    regime: str
+    seed: int
+
+
+_Conditions = tuple[tuple[str, float, int], ...]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One training: how many ``rows`` it has, and where they are whole the sums (conditions, clusters, m)."""
+
+    rows: int
+    conditions: _Conditions
+    units: tuple[Unit, ...]
+    sums: FloatArray | None
+
+
+class Summing:
+    """Prediction rows on their way into a ``Cube``, part by part, so that they need not fit into memory at once.
+
+    Each training must come whole in one part; the order of parts, and of rows, changes no number.
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self._blocks: dict[Trained, _Block] = {}
+        self._clusters: dict[str, str] = {}
+        self._truth: dict[str, float] = {}
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """Sum the rows of some trainings; UserError where they contradict themselves, or rows from before."""
+        if rows.empty:
+            return
+        training, trainings = numbered(rows, Trained._fields)
+        condition, conditions = numbered(rows, ["corruption", "rate", "draw"], ordered=True)
+        unit, pairs = numbered(rows, ["cluster", "utterance"], ordered=True)
+        units = tuple(Unit(*map(str, pair)) for pair in pairs)
+        truth = self._agreed(rows, unit, units)
+        scores = _scores(rows)
+        order = np.argsort(training, kind="stable")
+        ends = np.searchsorted(training[order], np.arange(len(trainings) + 1))
+        for t, found in enumerate(trainings):
+            mine = order[ends[t] : ends[t + 1]]
+            where = self._placed(rows, mine, condition, unit, (len(conditions), len(units)))
+            read, seen = np.flatnonzero((where >= 0).any(axis=1)), np.flatnonzero((where >= 0).any(axis=0))
+            where = where[np.ix_(read, seen)]
+            # one that lacks rows is left out in the end, and needs no sums
+            sums = _sum(self.metric, truth[seen], scores, where, _starts(units, seen)) if (where >= 0).all() else None
+            if Trained(*found) in self._blocks:
+                raise UserError(
+                    f"expected the rows of one training together, found more of {_titled(found[:3])}, seed {found[3]}"
+                )
+            self._blocks[Trained(*found)] = _Block(
+                len(mine), tuple(conditions[k] for k in read), tuple(units[u] for u in seen), sums
+            )
+
+    @property
+    def trainings(self) -> tuple[Trained, ...]:
+        """What was added."""
+        return tuple(self._blocks)
+
+    def cube(self, among: Collection[int] | None = None, partial: bool = False) -> Cube:
+        """What was added, or of it the seeds ``among``.
+
+        UserError where no seed has the rows of every system; if a ``partial`` cube will do, then systems are left out
+        that lack the seed which most systems have.
+        """
+        if not self._blocks:
+            raise UserError("expected prediction rows, found none")
+        conditions = sorted({c for block in self._blocks.values() for c in block.conditions})
+        units = {unit for block in self._blocks.values() for unit in block.units}
+        expected = len(conditions) * len(units)
+        groups = list(dict.fromkeys(t[:3] for t in self._blocks))
+        seeds = sorted({t.seed for t in self._blocks if among is None or t.seed in among})
+        counts = {
+            seed: [b.rows if (b := self._blocks.get(Trained(*group, seed))) else 0 for group in groups]
+            for seed in seeds
+        }
+        kept = list(range(len(groups)))
+        if partial and seeds:
+            kept = max(([g for g in kept if counts[seed][g] == expected] for seed in seeds), key=len)
+        whole = [seed for seed in seeds if kept and all(counts[seed][g] == expected for g in kept)]
+        skipped = tuple(_skipped(s, groups, counts[s], expected) for s in seeds if s not in whole)
+        if not whole:
+            first = skipped[0] if skipped else "no seed is asked for"
+            raise UserError(f"no training seed has the predictions of every model: {first}; let `dual-bench run` go on")
+        skipped += tuple(f"{_titled(groups[g])} is left out: no seed that the others have is whole"
+                         for g in range(len(groups)) if g not in kept)  # fmt: skip
+        draws = _draws(conditions)
+        sums: dict[Key, FloatArray] = {}
+        for model, variant, regime in (groups[g] for g in kept):
+            parts = [self._blocks[Trained(model, variant, regime, seed)].sums for seed in whole]
+            stacked = np.stack([part for part in parts if part is not None])
+            for (corruption, rate), ks in draws.items():
+                sums[Key(system_name(model, variant), regime, corruption, rate)] = stacked[:, ks]
+        clusters = tuple(sorted({unit.cluster for unit in units}))
+        return Cube(self.metric, sums, tuple(map(int, whole)), clusters, len(units), skipped)
+
+    def _agreed(self, rows: pd.DataFrame, unit: IntArray, units: Sequence[Unit]) -> FloatArray:
+        """The truth of each unit, which every row of it must agree on; likewise its cluster."""
+        given = rows["truth"].to_numpy(float)
+        truth = np.empty(len(units))
+        truth[unit] = given
+        for (cluster, name), value in zip(units, truth.tolist(), strict=True):
+            if self._clusters.setdefault(name, cluster) != cluster:
+                raise UserError(
+                    f"expected one cluster for each utterance, found '{self._clusters[name]}' and '{cluster}' for "
+                    f"'{name}'"
+                )
+            if self._truth.setdefault(name, value) != value:
+                raise UserError(f"expected one truth for utterance '{name}', found {value:g} and {self._truth[name]:g}")
+        if (wrong := truth[unit] != given).any():
+            row = int(wrong.argmax())
+            raise UserError(
+                f"expected one truth for utterance '{units[unit[row]].utterance}', found {given[row]:g} and "
+                f"{truth[unit[row]]:g}"
+            )
+        return truth
+
+    def _placed(
+        self, rows: pd.DataFrame, mine: IntArray, condition: IntArray, unit: IntArray, shape: tuple[int, int]
+    ) -> IntArray:
+        """(conditions, units) the row of each prediction, -1 where there is none."""
+        where = np.full(shape, -1)
+        place = np.ravel_multi_index((condition[mine], unit[mine]), shape)
+        where.flat[place] = mine
+        if (twice := where.flat[place] != mine).any():
+            row = rows.iloc[int(mine[int(twice.argmax())])]
+            raise UserError(
+                f"expected one prediction of an utterance by each model under each condition, found two of "
+                f"'{row['utterance']}' by {row['model']} (seed {row['seed']}, {row['corruption']} {row['rate']:g})"
+            )
+        return where
+
+
+def _starts(units: Sequence[Unit], seen: IntArray) -> IntArray:
+    """Where each cluster begins among the units seen, which are in order."""
+    clusters = np.array([units[u].cluster for u in seen])
+    return np.flatnonzero(np.append(True, clusters[1:] != clusters[:-1]))
 
 
 def _sum(metric: Metric, truth: FloatArray, scores: FloatArray, where: IntArray, starts: IntArray) -> FloatArray:
@@ -130,14 +243,18 @@ def _sum(metric: Metric, truth: FloatArray, scores: FloatArray, where: IntArray,
     return np.stack([np.add.reduceat(metric.statistics(truth, scores[rows]), starts) for rows in where])
 
 
-def _codes(
+def numbered(
     frame: pd.DataFrame, columns: Sequence[str], ordered: bool = False
 ) -> tuple[IntArray, list[tuple[Any, ...]]]:
     """Number the distinct values of ``columns``: in their own order, or in the order of first appearance."""
-    groups = frame.groupby(list(columns), sort=False, observed=True, dropna=False)
-    codes: IntArray = groups.ngroup().to_numpy().astype(np.int64)
+    codes = np.zeros(len(frame), np.int64)
+    for name in columns:
+        column = frame[name]
+        own = column.cat.codes.to_numpy(np.int64) if isinstance(column.dtype, pd.CategoricalDtype) else None
+        each = pd.factorize(column)[0] if own is None else own
+        codes = pd.factorize(codes * (int(each.max()) + 2) + each + 1)[0]  # numbered again, so that they stay small
     example = np.empty(codes.max() + 1, np.int64)
-    example[codes] = np.arange(len(codes))
+    example[codes[::-1]] = np.arange(len(codes))[::-1]
     values = list(frame[list(columns)].iloc[example].itertuples(index=False, name=None))
     if not ordered:
         return codes, values
@@ -146,28 +263,12 @@ def _codes(
     return np.argsort(order).astype(np.int64)[codes], [values[i] for i in order]
 
 
-def _truth(frame: pd.DataFrame, unit: IntArray, names: Sequence[str]) -> FloatArray:
-    """The truth of each utterance, which every row of it must agree on; likewise its cluster."""
-    name, clusters = Counter(names).most_common(1)[0]
-    if clusters > 1:
-        raise UserError(f"expected one cluster for each utterance, found {clusters} for '{name}'")
-    given = frame["truth"].to_numpy(float)
-    truth = np.empty(len(names))
-    truth[unit] = given
-    if (wrong := truth[unit] != given).any():
-        row = int(wrong.argmax())
-        raise UserError(
-            f"expected one truth for utterance '{names[unit[row]]}', found {given[row]:g} and {truth[unit[row]]:g}"
-        )
-    return truth
-
-
 def _scores(frame: pd.DataFrame) -> FloatArray:
     """(rows, K), all finite."""
     k = sum(str(column).startswith("score_") for column in frame.columns)
     scores = frame[[f"score_{i}" for i in range(k)]].to_numpy()
-    if not (finite := np.isfinite(scores).all(axis=1)).all():
-        row = frame.iloc[int(finite.argmin())]
+    if not np.isfinite(scores).all():
+        row = frame.iloc[int(np.isfinite(scores).all(axis=1).argmin())]
         raise UserError(
             f"expected finite scores, found NaN or infinity by {row['model']} (seed {row['seed']}) "
             f"for utterance '{row['utterance']}' under {row['corruption']} {row['rate']:g}; that training went wrong"
@@ -175,12 +276,16 @@ def _scores(frame: pd.DataFrame) -> FloatArray:
     return scores
 
 
-def _skipped(seed: int, groups: Sequence[tuple[Any, ...]], counts: IntArray, expected: int) -> str:
+def _titled(group: tuple[Any, ...]) -> str:
+    model, variant, regime = group
+    return f"{system_name(model, variant)} ({regime})"
+
+
+def _skipped(seed: int, groups: Sequence[tuple[Any, ...]], counts: Sequence[int], expected: int) -> str:
     short = [g for g in range(len(groups)) if counts[g] < expected]
-    model, variant, regime = groups[short[0]]
     first = f" (the first of {len(short)} such models)" if len(short) > 1 else ""
     return (
-        f"training seed {seed} is left out: {system_name(model, variant)} ({regime}) "
+        f"training seed {seed} is left out: {_titled(groups[short[0]])} "
         f"has {counts[short[0]]} of {expected} predictions{first}"
     )
 

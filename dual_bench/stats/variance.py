@@ -143,18 +143,27 @@ def contributions(y: FloatArray, counts: Counts | None = None) -> FloatArray:
 
 def _mean_squares(y: FloatArray, counts: Counts | None = None) -> FloatArray:
     """Mean square of each of ``EFFECTS`` over the number of values, (R, 7); 0 for a level with one unit."""
-    counts = [np.ones((1, n), np.int64) for n in y.shape] if counts is None else counts
-    found = np.zeros((len(counts[0]), len(EFFECTS)))
+    found = np.zeros((1 if counts is None else len(counts[0]), len(EFFECTS)))
     if np.ptp(y) <= 1e-12 * np.abs(y).max():  # rounding, or nothing
         return found
-    shares = [w / n for w, n in zip(counts, y.shape, strict=True)]
-    moments = {e: _moment(y - y.mean(), shares, e) for e in ((), *EFFECTS)}
+    centred = y - y.mean()
+    if counts is None:
+        moments = {e: _plain_moment(centred, e) for e in ((), *EFFECTS)}
+    else:
+        shares = [w / n for w, n in zip(counts, y.shape, strict=True)]
+        moments = {e: _moment(centred, shares, e) for e in ((), *EFFECTS)}
     for i, e in enumerate(EFFECTS):
         free = prod(y.shape[level] - 1 for level in e)
         if free:
             inside = [j for j in moments if set(j) <= set(e)]
             found[:, i] = sum((-1) ** (len(e) - len(j)) * moments[j] for j in inside) / free
     return np.maximum(found, 0.0)  # but for rounding, they are
+
+
+def _plain_moment(y: FloatArray, effect: Effect) -> FloatArray:
+    """``_moment`` of ``y`` as it is, (1,)."""
+    means = y.mean(axis=tuple(level for level in range(3) if level not in effect))
+    return np.atleast_1d(np.mean(means**2))
 
 
 def _moment(y: FloatArray, shares: Sequence[FloatArray], effect: Effect) -> FloatArray:

@@ -1,0 +1,145 @@
+"""One pass over the prediction rows of a run, which may be more than memory holds: sums, and the few rows kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pandas.api.types import union_categoricals
+
+from dual_bench.metrics import Metric
+from dual_bench.report.noise import Noise, Place, gather_noise, told_noise
+from dual_bench.stats.frame import Cube, Summing, numbered, system_name
+from dual_bench.store import Run, apart
+from dual_bench.types import TRANSCRIPT_PREFIX, UserError
+
+ANSWER_COLUMNS = ("system", "regime", "seed", "corruption", "rate", "utterance", "truth", "answer", "text")
+"""``answer`` is the index of the class, or the value; ``text`` what was read, where it depends on the model."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a report needs of the rows."""
+
+    cube: Cube
+    """The primary metric under every ordinary condition."""
+    probes: Cube | None
+    """The same on clean text and with modalities taken away or exchanged; None where nothing of it is whole."""
+    probed: bool
+    """Whether there are such rows at all."""
+    certified: pd.DataFrame
+    """The rows of ``any-text``."""
+    few: pd.DataFrame
+    """The rows of clean text, of the heaviest noise and of transcripts."""
+    answers: pd.DataFrame
+    """What each model answered in the first draw: columns ``ANSWER_COLUMNS``, conditions ``_instances``."""
+    noise: Noise
+    heaviest: Place | None
+
+
+def read(run: Run, metric: Metric) -> Rows:
+    """Sum ``metric``, and keep what is looked at closely; UserError where the rows contradict themselves."""
+    noise = _noise(run)
+    heaviest = noise.heaviest()
+    ends = {("clean", 0.0), *([(heaviest.corruption, heaviest.rate)] if heaviest else [])}
+    sums, probes = Summing(metric), Summing(metric)
+    few, answers, certified = [], [], []
+    for part in run.parts():
+        ordinary, bound, probed = apart(part)
+        sums.add(ordinary)
+        heard = {(name, 1.0) for name in ordinary["corruption"].cat.categories if name.startswith(TRANSCRIPT_PREFIX)}
+        few.append(ordinary[_under(ordinary, ends | heard)])
+        answers.append(_answered(ordinary))
+        certified.append(bound)
+        if len(probed):
+            clean = ordinary[_under(ordinary, {("clean", 0.0)})]
+            probes.add(together([_of_same(clean, probed), probed]))
+    full = sums.cube(partial=run.held is None)  # what a study has not finished yet does not hold up the rest
+    return Rows(
+        full, _whole(probes, full.seeds), bool(probes.trainings), together(certified), together(few),
+        together(answers), noise, heaviest,
+    )  # fmt: skip
+
+
+def clean(run: Run) -> pd.DataFrame:
+    """The rows of clean text."""
+    return together([part[_under(part, {("clean", 0.0)})] for part in run.parts()])
+
+
+def _noise(run: Run) -> Noise:
+    if run.held is not None:
+        return told_noise(apart(run.held)[0])
+    chosen = run.chosen()
+    if len(run.texts):
+        return gather_noise(run.texts, chosen, run.info.severities)
+    # every row repeats what was measured on its text, so those of one training tell it as well
+    shared = apart(next(run.parts()))[0]
+    return told_noise(together([shared[shared["text"].isna()], chosen]), run.info.severities)
+
+
+def _under(rows: pd.DataFrame, conditions: Iterable[tuple[str, float]]) -> NDArray[np.bool_]:
+    """Which rows are of these (corruption, rate)."""
+    found = np.zeros(len(rows), bool)
+    names = list(rows["corruption"].cat.categories)
+    codes, rates = rows["corruption"].cat.codes.to_numpy(), rows["rate"].to_numpy()
+    for corruption, rate in conditions:
+        if corruption in names:
+            found |= (codes == names.index(corruption)) & (rates == rate)
+    return found
+
+
+def _of_same(clean: pd.DataFrame, probed: pd.DataFrame) -> pd.DataFrame:
+    """The clean rows of the trainings that were probed: another toolkit may have probed some only."""
+    trainings = []
+    for rows in (clean, probed):  # of one part, and so with the same categories
+        codes = [rows[name].cat.codes.to_numpy(np.int64) for name in ("model", "variant", "regime")]
+        sizes = [len(rows[name].cat.categories) for name in ("model", "variant", "regime")]
+        trainings.append(np.ravel_multi_index(codes, sizes))
+    return clean[np.isin(trainings[0], np.unique(trainings[1]))]
+
+
+def _whole(probes: Summing, seeds: Sequence[int]) -> Cube | None:
+    try:
+        return probes.cube(seeds)
+    except UserError:  # of another toolkit: not every utterance, or no seed that clean text has too
+        return None
+
+
+def _instances(rows: pd.DataFrame) -> pd.DataFrame:
+    """(corruption, rate, draw) of clean text and of two rates of each corruption, the middle and the last, in the first
+    draw."""
+    where = rows[["corruption", "rate", "draw"]].drop_duplicates()
+    kept = []
+    for _, each in where.groupby("corruption", observed=True, sort=True):
+        rates = sorted(each["rate"].unique())
+        ends = {rates[(len(rates) - 1) // 2], rates[-1]}
+        kept.append(each[each["rate"].isin(ends) & (each["draw"] == each["draw"].min())])
+    found: pd.DataFrame = pd.concat(kept)
+    return found
+
+
+def _answered(rows: pd.DataFrame) -> pd.DataFrame:
+    keep = np.zeros(len(rows), bool)
+    draws = rows["draw"].to_numpy()
+    for corruption, rate, draw in _instances(rows).itertuples(index=False):
+        keep |= _under(rows, {(corruption, rate)}) & (draws == draw)
+    kept = rows[keep]
+    scores = kept.filter(like="score_").to_numpy()
+    codes, pairs = numbered(kept, ["model", "variant"])
+    system = pd.Categorical([system_name(model, variant) for model, variant in pairs])[codes]
+    answer = scores.argmax(axis=1).astype(np.int16) if scores.shape[1] > 1 else scores[:, 0]
+    answers: pd.DataFrame = kept.assign(system=system, answer=answer)[list(ANSWER_COLUMNS)]
+    return answers
+
+
+def together(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The frames one after another; what is categorical stays so, which a plain ``concat`` would unfold."""
+    columns = {}
+    for name in frames[0].columns:
+        parts = [frame[name] for frame in frames]
+        alike = all(isinstance(part.dtype, pd.CategoricalDtype) for part in parts)
+        columns[name] = union_categoricals(parts) if alike else pd.concat(parts, ignore_index=True)
+    return pd.DataFrame(columns)

@@ -1,0 +1,72 @@
+"""What a run has not finished, or has lost, and which system each spec of its plan became."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from dual_bench.catalog import format_settings, parse_spec
+from dual_bench.stats.frame import system_name
+from dual_bench.store import Run
+
+MATCHED = "matched"
+"""The regime in which each corruption at each rate is met by a model that was trained on just that."""
+
+
+def unfinished(run: Run) -> tuple[str, ...]:
+    """What is missing, damaged or made by different code, in plain words; nothing of a run that is whole."""
+    info, missing, said = run.info, len(run.missing), []
+    if missing:
+        said.append(
+            f"{missing} of {len(info.cells)} cells {'is' if missing == 1 else 'are'} missing or damaged "
+            f"({', '.join(digest[:12] for digest in run.missing[:8])}{', …' if missing > 8 else ''}). "
+            f"{' '.join(_gaps(run))} Running the same command again computes what is missing."
+        )
+    if info.status != "complete":
+        said.append(f"The run is {info.status}{f': {info.problem}' if info.problem else ''}.")
+    codes = sorted({cell.code for cell in run.cells})
+    if len(codes) > 1:
+        said.append(f"The cells were made by different code: {'; '.join(codes)}.")
+    return tuple(said)
+
+
+def _gaps(run: Run) -> Iterator[str]:
+    """Which systems are short of cells."""
+    info = run.info
+    specs, regimes = list(dict.fromkeys(info.plan["models"])), info.plan["regimes"]
+    each = int(info.plan["seeds"]) * info.corpus.folds
+    # matched has a cell for each condition that it trains on, and the plan has the same for every model
+    matched = len(info.cells) // len(specs) - each * sum(regime != MATCHED for regime in regimes)
+    trained = [(system_name(c.model, c.variant), c.regime) for c in run.cells]
+    systems = {system for system, _ in trained}
+    for spec in specs:
+        # a system that another spec names to the letter is not this one's
+        system = find_system(spec, systems - {canonical(other) for other in specs if other != spec})
+        for regime in regimes:
+            done = trained.count((system or "", regime))
+            expected = matched if regime == MATCHED else each
+            if done < expected:
+                yield f"{system or spec}, trained {regime}: {done} of {expected} done."
+
+
+def canonical(spec: str) -> str:
+    """The spec with its settings in the order of a system's name."""
+    name, settings = parse_spec(spec)
+    return system_name(name, format_settings(settings))
+
+
+def find_system(spec: str, systems: Collection[str]) -> str | None:
+    """The system that a spec of the plan became: a variant names only settings that differ from the model's own.
+
+    >>> find_system("dual:sdm=off,width=64", ["dual", "dual:sdm=off"])
+    'dual:sdm=off'
+    """
+    if spec in systems:
+        return spec
+    name, settings = parse_spec(spec)
+    wanted = set(format_settings(settings).split(","))
+    fitting = []
+    for system in sorted(systems):
+        model, own = parse_spec(system)
+        if model == name and (not own or set(format_settings(own).split(",")) <= wanted):
+            fitting.append(system)
+    return max(fitting, key=len, default=None)
