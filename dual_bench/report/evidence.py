@@ -13,11 +13,10 @@ from dual_bench import seeding
 from dual_bench.catalog import METRICS
 from dual_bench.confidence import ECE, ece_noise
 from dual_bench.metrics import Metric
-from dual_bench.report import grid
+from dual_bench.report import grid, unfinished
 from dual_bench.report.certified import Certified, gather_certified
 from dual_bench.report.noise import Noise, Place
 from dual_bench.report.rows import Rows, read
-from dual_bench.report.unfinished import find_system, unfinished
 from dual_bench.schema import CellInfo, StudyInfo
 from dual_bench.stats.contrasts import Contrast, compare
 from dual_bench.stats.curves import Estimate, estimate_of, key, of_metric, of_sums, overall, point, rates
@@ -32,6 +31,7 @@ from dual_bench.types import TRANSCRIPT_PREFIX
 RESAMPLES = 2_000
 LEVEL = 0.95
 EVERYTHING = "audio+vision+text"
+MATCHED = unfinished.MATCHED
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Evidence:
     def systems(self) -> tuple[str, ...]:
         """In the order of the plan, the reference first."""
         found = self.cube.systems()
-        wanted = [find_system(spec, found) for spec in self.run.info.plan["models"]]
+        wanted = [unfinished.find_system(spec, found) for spec in self.run.info.plan["models"]]
         return tuple(dict.fromkeys(s for s in (self.reference, *wanted, *found) if s is not None))
 
     @property
@@ -251,7 +251,7 @@ class Evidence:
     def problems(self) -> tuple[str, ...]:
         """What is missing or left out, in plain words."""
         info = self.run.info
-        said = [*self.run.faults, *unfinished(self.run)]
+        said = [*self.run.faults, *unfinished.unfinished(self.run)]
         said += [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in self.cube.skipped]
         said += info.source.notes if info.source else ()
         if self.taken.probed and not self.dependence:
@@ -303,4 +303,4 @@ def metrics(evidence: Evidence) -> tuple[Metric, ...]:
 
 
 def _reference(specs: Sequence[str], systems: Sequence[str]) -> str | None:
-    return "dual" if "dual" in systems and "dual" in specs else find_system(specs[0], systems)
+    return "dual" if "dual" in systems and "dual" in specs else unfinished.find_system(specs[0], systems)

@@ -83,7 +83,7 @@ def _differences(one: RunInfo, other: RunInfo) -> list[tuple[str, Any, Any]]:
     found.append(("encoders", one.encoders, other.encoders))
     if one.study or other.study:  # an ablation stands by itself, but for parts of the same
         studies = [info.study.digest if info.study else None for info in (one, other)]
-        found += [("study", *studies), ("digest of the plan", one.digest, other.digest)]
+        found += [("study", studies[0], studies[1]), ("digest of the plan", one.digest, other.digest)]
     return [(name, here, there) for name, here, there in found if here != there]
 
 
