@@ -166,14 +166,8 @@ class Evidence:
         return {}
 
     def point(self, where: Key) -> Point:
-        """The primary metric under any condition; each is computed once."""
-        if where not in self._points:
-            self._points[where] = point(self.cube, where, self.weights)
-        return self._points[where]
-
-    @cached_property
-    def _points(self) -> dict[Key, Point]:
-        return {}
+        """The primary metric under any condition."""
+        return point(self.cube, where, self.weights)
 
     def loss(self, system: str, regime: str, place: Place) -> Estimate:
         """How much worse the primary metric is there than on clean text, paired: positive is a loss."""

@@ -12,7 +12,7 @@ from scipy.stats import kendalltau
 from dual_bench.metrics import Metric
 from dual_bench.stats.frame import Cube, Key
 from dual_bench.stats.intervals import Interval, by_influence, interval, no_interval, ratio_interval
-from dual_bench.stats.resampling import Point, Weights, combined, point_of, quotient, shifted
+from dual_bench.stats.resampling import Point, Weights, combined, quotient, shifted
 from dual_bench.types import FloatArray
 
 
@@ -40,7 +40,7 @@ def key(system: str, regime: str, corruption: str, rate: float) -> Key:
 
 def point(cube: Cube, key: Key, weights: Weights) -> Point:
     """The metric under one condition."""
-    return point_of(cube.sums[key], cube.metric.value, weights)
+    return weights.once(cube.sums[key], cube.metric.value)
 
 
 # ---------------------------------------------------------------------------------- one whole corruption

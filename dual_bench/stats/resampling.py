@@ -13,7 +13,7 @@ clusters of test utterances*. It does not cover the choice of the training sampl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -38,6 +38,16 @@ class Weights:
     seeds: IntArray
     draws: IntArray
     clusters: IntArray
+    _known: dict[int, tuple[FloatArray, Point]] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, sums: FloatArray, value: Value) -> Point:
+        """``point_of``, computed once for each array: curves, comparisons and tables ask for the same."""
+        if id(sums) not in self._known:
+            self._known[id(sums)] = (
+                sums,
+                point_of(sums, value, self),
+            )  # the array is held, so that its id stays its own
+        return self._known[id(sums)][1]
 
     def of(self, draws: int) -> tuple[IntArray, IntArray, IntArray]:
         """The weights for a condition with this many draws.
