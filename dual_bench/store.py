@@ -409,7 +409,8 @@ def apart(predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.Dat
     bound = corruption == ANY_TEXT.corruption
     probed = corruption.isin([name for name in corruption.cat.categories if is_probe(name)])
     if not (bound | probed).any():
-        return predictions.reset_index(drop=True), predictions.iloc[:0], predictions.iloc[:0]
+        none = predictions.iloc[:0].copy()  # a view would keep all rows in memory
+        return predictions.reset_index(drop=True), none, none
     ordinary, certified, probes = (
         predictions[rows].reset_index(drop=True) for rows in (~(bound | probed), bound, probed)
     )
