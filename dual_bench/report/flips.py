@@ -328,7 +328,9 @@ def _rule(evidence: Evidence, answers: Panel, rows: Sequence[Flip], total: int) 
     found = [
         first,
         "Of each corruption the middle and the largest rate are looked at, in the first noise draw.",
-        "" if evidence.run.info.corpus.classes else f"An answer is the sign of the value, {SIGNS[0]} or {SIGNS[1]}.",
+        ""
+        if evidence.run.info.corpus.classes
+        else f"An answer is the sign of the value: “{SIGNS[0]}”, or “{SIGNS[1]}”.",
     ]
     if len(evidence.cube.seeds) > 1:
         found.append(
