@@ -7,10 +7,13 @@ Wherever a name is accepted, ``package.module:attribute`` names a part of the us
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -45,6 +48,11 @@ class Catalog:
             except (ImportError, AttributeError, TypeError) as error:
                 raise UserError(f"{self.kind} '{name}' cannot be loaded: {error}") from error
         raise UserError(f"unknown {self.kind} '{name}'{did_you_mean(name, self.entries)}")
+
+    def source(self, name: str) -> str:
+        """sha256 of the file that a loaded part of the user's own is in; empty for one of the catalogue."""
+        file = None if name in self.entries else sys.modules[name.partition(":")[0]].__file__
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 
 def _resolve(target: str) -> Any:

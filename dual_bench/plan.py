@@ -267,7 +267,11 @@ def variants(plan: Plan) -> tuple[Variant, ...]:
     found: list[Variant] = []
     for text in plan.models:
         name, given = parse_spec(text)
-        spec: ModelSpec = MODELS.load(name)
+        spec = MODELS.load(name)
+        if not isinstance(spec, ModelSpec):
+            raise UserError(
+                f"'{name}' is no model: expected a dual_bench.models.spec.ModelSpec, found {type(spec).__name__}"
+            )
         settings = validated(spec.settings, given, f"model '{name}'")
         defaults = spec.settings()
         changed = {key: getattr(settings, key) for key in given if getattr(settings, key) != getattr(defaults, key)}
@@ -338,6 +342,8 @@ def cells(
                         "fold": corpus.folds[fold].name,
                         "probe": plan.draws if probed else None,
                     }
+                    if source := MODELS.source(variant.model):
+                        own["source"] = source
                     digest = _digest(shared | own | about[regimen])
                     found.append(Cell(digest, variant, regimen, seed, fold, numbers, probed))
     return tuple(found)

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
 
 from dual_bench.catalog import CORRUPTIONS
-from dual_bench.corruptions.measure import Measured, measure
+from dual_bench.corruptions.measure import Change, Measured, changes, measure
 from dual_bench.corruptions.noise import Spoken, corrupted, load
 from dual_bench.corruptions.recogniser import parsed_rate
 from dual_bench.datasets.synthetic import EMOTIONS
 from dual_bench.datasets.synthetic_text import sentence
 from dual_bench.seeding import generator
 from dual_bench.types import Condition, Task, TrainingText, UserError, Utterance
-
-Change = Literal["same", "changed", "added", "lost"]
 
 _WHY_NOT = {
     "sound": "needs the sound of an utterance",
@@ -64,21 +60,6 @@ def _preview(spoken: Spoken, name: str, rate: float, seed: int) -> Preview:
         return Preview(name, why_not=str(error))
     reference = spoken.utterance.text
     return Preview(name, tuple(changes(reference, noisy)), measure(reference, noisy))
-
-
-def changes(reference: str, noisy: str) -> list[tuple[str, Change]]:
-    """The words of both texts in one list, each with what became of it; a changed word stands in its new form.
-
-    >>> changes("so we read the letter", "we read teh letter now")
-    [('so', 'lost'), ('we', 'same'), ('read', 'same'), ('teh', 'changed'), ('letter', 'same'), ('now', 'added')]
-    """
-    old, new = reference.split(), noisy.split()
-    found: list[tuple[str, Change]] = []
-    for step in Levenshtein.opcodes(old, new):
-        before, after = old[step.src_start : step.src_end], new[step.dest_start : step.dest_end]
-        kind: Change = {"equal": "same", "replace": "changed", "insert": "added", "delete": "lost"}[step.tag]  # type: ignore[assignment]
-        found += [(word, kind) for word in (before if kind == "lost" else after)]
-    return found
 
 
 def _sentences() -> TrainingText:

@@ -238,18 +238,6 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_tables_as_an_unbroken_one(m
     assert not list((tmp_path / "killed").rglob("*.tmp"))
 
 
-def test_the_corruption_of_ones_own_in_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    example = readme.split("### Your own corruption")[1].split("```python\n")[1].split("```")[0]
-    (tmp_path / "my").mkdir()
-    (tmp_path / "my" / "shout.py").write_text(example)
-    monkeypatch.syspath_prepend(tmp_path)
-    shown = invoke("preview", "so be it", "--corruption", "my.shout:SHOUT", "--rate", "1")
-    assert shown.exit_code == 0
-    assert "SO BE IT" in shown.output
-    assert "1.00" in shown.output
-
-
 def test_a_preview_shows_every_corruption_with_what_it_measured_or_why_not() -> None:
     shown = invoke("preview", "I am not angry, just very tired.", "--rate", "1")
     assert shown.exit_code == 0

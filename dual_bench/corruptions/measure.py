@@ -1,4 +1,4 @@
-"""How much noise a text really took: word and character error rate after jiwer's definitions.
+"""How much noise a text really took, and where: word and character error rate after jiwer's definitions.
 
 The alignment is rapidfuzz's, as jiwer's is; without jiwer's transformations it is some ten times faster, which counts
 where every text of a study is measured.
@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from rapidfuzz.distance import Levenshtein
+
+Change = Literal["same", "changed", "added", "lost"]
+"""What became of a word."""
 
 
 @dataclass(frozen=True)
@@ -69,3 +73,18 @@ def measure(reference: str, text: str) -> Measured:
     characters = reference.strip()
     cer = Levenshtein.distance(characters, text.strip()) / len(characters)
     return Measured(errors.total / words, cer, errors.deleted / words, words, errors.total)
+
+
+def changes(reference: str, noisy: str) -> list[tuple[str, Change]]:
+    """The words of both texts in one list, each with what became of it; a changed word stands in its new form.
+
+    >>> changes("so we read the letter", "we read teh letter now")
+    [('so', 'lost'), ('we', 'same'), ('read', 'same'), ('teh', 'changed'), ('letter', 'same'), ('now', 'added')]
+    """
+    old, new = reference.split(), noisy.split()
+    found: list[tuple[str, Change]] = []
+    for step in Levenshtein.opcodes(old, new):
+        before, after = old[step.src_start : step.src_end], new[step.dest_start : step.dest_end]
+        kind: Change = {"equal": "same", "replace": "changed", "insert": "added", "delete": "lost"}[step.tag]  # type: ignore[assignment]
+        found += [(word, kind) for word in (before if kind == "lost" else after)]
+    return found

@@ -1,0 +1,125 @@
+"""The README keeps its word: its examples are run as they stand there, and what it points at is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from calling import invoke, refused
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SMALL = shlex.split("--regimes clean --seeds 2 --draws 2 --rates 0,1 --epochs 2 --no-dependency --out")
+
+
+def section(heading: str) -> str:
+    """What stands under a heading, up to the next of its kind or above."""
+    after = README.split(f"\n{heading}\n")[1]
+    level = heading.split()[0]
+    return re.split(rf"^#{{2,{len(level)}}} ", after, flags=re.MULTILINE)[0]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [code for name, code in fenced if name == language]
+
+
+def write_examples(text: str) -> None:
+    """Each Python example, under the name in its first line."""
+    for code in blocks(text, "python"):
+        path = Path(code.splitlines()[0].removeprefix("# "))
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code, encoding="utf-8")
+
+
+def commands(text: str) -> list[list[str]]:
+    """Every command line of a section, without what sets the path of modules."""
+    lines = [line for block in blocks(text, "") for line in block.splitlines()]
+    return [shlex.split(line.removeprefix("PYTHONPATH=. ")) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which the corpus of the README was written by its own commands, and is worked in."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        example = section("### A corpus")
+        write_examples(example)
+        program, script = commands(example)[0]
+        assert program == "python"
+        runpy.run_path(script)
+        yield folder
+
+
+def reported(command: list[str], out: Path, jobs: int = 1) -> tuple[dict[str, list[str]], str]:
+    """The plan and the report of a run of the README, made small."""
+    program, *arguments = command
+    assert program == "dual-bench"
+    result = invoke(*arguments, *SMALL, out, "--jobs", jobs)
+    assert result.exit_code == 0, result.output
+    assert (out / "index.html").stat().st_size > 0
+    return json.loads((out / "run.json").read_text())["plan"], (out / "report.md").read_text()
+
+
+def test_the_corpus_of_the_readme_is_run(home: Path, tmp_path: Path) -> None:
+    command = commands(section("### A corpus"))[1]
+    plan, report = reported([*command, "--models", "concat"], tmp_path / "out")
+    assert plan["dataset"] == "my/talks.csv"
+    assert "talks" in report
+    info = json.loads((tmp_path / "out" / "run.json").read_text())["corpus"]
+    assert info["classes"] == ["calm", "happy", "sad"]
+    assert info["counts"] == {"train": 120, "validation": 60, "test": 60}
+    assert info["notes"] == [], "no cluster and no speaker is in two parts"
+
+
+def test_the_model_of_the_readme_is_compared_and_trained_again_where_its_file_changes(
+    home: Path, tmp_path: Path
+) -> None:
+    example = section("### A model")
+    write_examples(example)
+    (command,) = commands(example)
+    plan, report = reported(command, tmp_path / "out", jobs=2)
+    assert plan["models"] == ["my.gate:GATE", "my.gate:GATE:width=8", "concat"]
+    assert all(name in report for name in plan["models"])
+    path = Path("my/gate.py")
+    path.write_text(path.read_text() + "\n# changed\n")
+    assert "belongs to another plan" in refused(*command[1:], *SMALL, tmp_path / "out")
+
+
+def test_the_corruption_of_the_readme_is_previewed_and_run(home: Path, tmp_path: Path) -> None:
+    example = section("### A corruption")
+    write_examples(example)
+    preview, run = commands(example)
+    shown = invoke(*preview[1:], "--rate", "1")
+    assert shown.exit_code == 0
+    assert "SO BE IT" in shown.output
+    assert "1.00" in shown.output, "its word error rate"
+    plan, report = reported(run, tmp_path / "out")
+    assert plan["corruptions"] == ["word-drop", "my.shout:SHOUT"]
+    assert "my.shout:SHOUT" in report
+
+
+def test_what_is_no_model_is_refused_in_a_sentence(home: Path, tmp_path: Path) -> None:
+    write_examples(section("### A model"))
+    assert "'my.gate:Gate' is no model: expected a dual_bench.models.spec.ModelSpec" in refused(
+        "run", "--models", "my.gate:Gate"
+    )
+
+
+@pytest.mark.parametrize("page", ["README.md", "reports/README.md", "CONTRIBUTING.md"])
+def test_every_file_that_a_page_points_at_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"\]\(([^)#:]+)\)|`((?:reports|ablations|dual_bench|tests)/[\w./]*\w\.?\w*)`", text)
+    paths = [link or code for link, code in named]
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    if not (ROOT / "reports/reference/synthetic").is_dir():
+        missing = [path for path in missing if not path.startswith("reports/reference/synthetic")]
+    assert not missing
+    assert page != "README.md" or len(paths) > 5
