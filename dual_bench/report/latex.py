@@ -27,6 +27,7 @@ from pylatexenc.latexencode import (
 from dual_bench.report.canvas import Picture
 from dual_bench.report.sentences import Passage
 from dual_bench.report.table import Table, is_numeric
+from dual_bench.report.text import shortened
 
 MOST = 80
 """Characters of a cell, and of a word anywhere; longer ones end in an ellipsis."""
@@ -66,11 +67,7 @@ def printable(text: str) -> str:
     """
     composed = unicodedata.normalize("NFC", " ".join(text.split()))
     shown = "".join(c if " " <= c <= "~" or ord(c) in _KNOWN else f"[U+{ord(c):04X}]" for c in composed)
-    return " ".join(shortened(word) for word in shown.split(" "))
-
-
-def shortened(text: str) -> str:
-    return text if len(text) <= MOST else f"{text[: MOST - 1]}…"
+    return " ".join(shortened(word, MOST) for word in shown.split(" "))
 
 
 def escape(text: str) -> str:
@@ -158,7 +155,7 @@ class _Column:
 
 
 def _columns(shown: pd.DataFrame) -> list[_Column]:
-    cells = [tuple(shortened(printable(str(cell))) for cell in shown.iloc[:, i]) for i in range(shown.shape[1])]
+    cells = [tuple(shortened(printable(str(cell)), MOST) for cell in shown.iloc[:, i]) for i in range(shown.shape[1])]
     return [
         _Column(printable(str(name)), texts, _numeric(texts)) for name, texts in zip(shown.columns, cells, strict=True)
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import pandas as pd
 
 from dual_bench.metrics import Metric
 from dual_bench.report.numbers import NOTHING
+from dual_bench.report.text import neutral
 from dual_bench.stats.curves import Estimate
 
 LONG = 60
@@ -64,19 +64,6 @@ def _filed(value: object) -> object:
     if isinstance(value, float | np.floating):
         return 0.0 if abs(float(value)) < TINY else float(f"{value:.{DIGITS}g}")
     return value
-
-
-def neutral(text: str) -> str:
-    """The text, with an apostrophe before what a spreadsheet would take for a formula: also behind spaces and signs
-    that do not show, and with the wider or smaller forms of = + - @ (after OWASP, CSV Injection).
-
-    >>> neutral("=cmd|' /C calc'!A0"), neutral("dual"), neutral(" ＝1")
-    ("'=cmd|' /C calc'!A0", 'dual', "' ＝1")
-    """
-    if text.startswith(("\t", "\r", "\n")):
-        return f"'{text}"
-    first = next((c for c in text if unicodedata.category(c)[0] not in "ZCM"), "")
-    return f"'{text}" if unicodedata.normalize("NFKD", first).startswith(("=", "+", "-", "@")) else text
 
 
 def is_numeric(column: pd.Series[str]) -> bool:
