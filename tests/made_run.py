@@ -57,6 +57,9 @@ class Made:
     notes: tuple[str, ...] = (NOTE,)
     name: str = "made"
     cluster_prefix: str = "dialogue"
+    utterance_prefix: str = "u"
+    text: str = "some words of text"
+    licence: str = "CC0"
     skills: Mapping[str, Skill] = field(default_factory=dict)
     """Of some models; those of the others follow from their place."""
     study: StudyInfo | None = None
@@ -107,11 +110,13 @@ class Made:
             if self.regression
             else rng.integers(len(self.classes), size=self.utterances)
         )
+        names = [
+            (f"{self.utterance_prefix}{i:04}", f"{self.cluster_prefix}{i % self.clusters:02}")
+            for i in range(len(targets))
+        ]
         return [
-            Utterance(
-                f"u{i:04}", "test", f"{self.cluster_prefix}{i % self.clusters:02}", "s", "some words of text", float(t)
-            )
-            for i, t in enumerate(targets)
+            Utterance(name, "test", cluster, "s", self.text, float(t))
+            for (name, cluster), t in zip(names, targets, strict=True)
         ]
 
 
@@ -193,7 +198,7 @@ def info_of(made: Made, cells: Sequence[str]) -> RunInfo:
         name=made.name, task="regression" if made.regression else "classification", classes=made.classes,
         low=-3 if made.regression else None, high=3 if made.regression else None,
         counts={"train": 100, "validation": 40, "test": made.utterances}, folds=1, clusters=made.clusters,
-        fingerprint="f" * 64, licence="CC0", notes=made.notes, transcripts=made.transcripts,
+        fingerprint="f" * 64, licence=made.licence, notes=made.notes, transcripts=made.transcripts,
     )  # fmt: skip
     where = [("clean", 0.0), *((name, rate) for name in made.corruptions for rate in made.levels(name))]
     ceilings = [
@@ -242,7 +247,7 @@ def write(folder: Path, made: Made) -> RunFolder:
     run, corpus, conditions, facts = RunFolder(folder), made.corpus(), made.conditions(), measured(made)
     shared = [c for c in conditions if c.corruption != WORST]
     count = len(shared) * made.utterances
-    run.write_texts(text_table(shared, [u.id for u in corpus], ["text"] * count, facts.iloc[:count]))
+    run.write_texts(text_table(shared, [u.id for u in corpus], [made.text] * count, facts.iloc[:count]))
     read = [None if c.corruption != WORST else f"words of {u.id}" for c in conditions for u in corpus]
     grid = list(itertools.product(range(len(made.models)), trained(made), range(made.seeds)))
     for i, (model, (regime, corruption, rate, numbers), seed) in enumerate(grid):

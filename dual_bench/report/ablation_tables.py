@@ -178,7 +178,9 @@ def certified(evidence: Evidence) -> Table | None:
     )
     if metric.task == "classification":
         notes += ("Class certified: test utterances whose predicted class no text can change, right or wrong.",)
-    return Table("certified", "What holds under any text", pd.DataFrame(lines), pd.DataFrame(shown), notes)
+    spans = "95 % intervals, and ranges over trained models"
+    frames = pd.DataFrame(lines), pd.DataFrame(shown)
+    return Table("certified", "What holds under any text", *frames, notes, brackets=spans)
 
 
 def worst_measured(evidence: Evidence, system: str, regime: str) -> tuple[Estimate, str]:

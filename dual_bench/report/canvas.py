@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +23,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from dual_bench.report.evidence import LEVEL, Evidence
 from dual_bench.report.numbers import plural
+from dual_bench.report.text import legible, shortened
 from dual_bench.stats.curves import Estimate
 from dual_bench.store import replacing, write_text
 
@@ -38,6 +41,9 @@ _MARKERS = "osD^vPX*"
 _DOTTED, _DASHED = (0, (1, 2.5)), (0, (6, 3))
 PROMISE: Any = (0, (1, 1))
 """The dash of what is certified whatever the text."""
+
+_LONGEST = 72
+"""Characters of a line in a figure."""
 
 _STYLE = Path(__file__).parent / "templates" / "paper.mplstyle"
 
@@ -53,9 +59,12 @@ class Picture:
     svg: str
 
 
-def style() -> AbstractContextManager[None]:
+@contextmanager
+def style() -> Iterator[None]:
     """The one style of all figures, for the length of a ``with`` block."""
-    return mpl.rc_context(fname=_STYLE)
+    with mpl.rc_context(fname=_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a letter that the font lacks is drawn as a box
+        yield
 
 
 def file_name(text: str) -> str:
@@ -64,16 +73,19 @@ def file_name(text: str) -> str:
 
 
 def wrapped(text: str, width: int) -> str:
-    """The text in lines of at most ``width`` characters, as far as spaces and commas allow.
+    """The text in at most 4 lines of at most ``width`` characters, as far as spaces and commas allow.
 
     >>> wrapped("dual:sdm=off,vdm=off", 14)
     'dual:sdm=off,\\nvdm=off'
     """
-    return "\n".join(textwrap.wrap(re.sub(r",\b", ", ", text), width))
+    return "\n".join(textwrap.wrap(re.sub(r",\b", ", ", text), width, max_lines=4, placeholder="…"))
 
 
 def save(figure: Figure, folder: Path, name: str, title: str, caption: str, alt: str) -> Picture:
     """Write the figure as SVG and PNG, without date or version, so that the same numbers give the same bytes."""
+    title, caption, alt = map(legible, (title, caption, alt))
+    for written in figure.findobj(Text):
+        written.set_text("\n".join(shortened(line, _LONGEST) for line in legible(written.get_text()).split("\n")))
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Title": title, "Description": alt})
     write_text(folder / f"{name}.svg", text.getvalue())

@@ -217,8 +217,8 @@ def _scores(found: Ranking) -> Table:
                 size = {"seeds": len(one.seeds), "clusters": len(one.clusters), "utterances": one.utterances}
                 where = {"corpus": name, "metric": found.metric.name}
                 rows.append({**line, **where, **columns(estimate), "level": LEVEL, **size})
-                cells[name] = cell(estimate, found.metric)
-            shown.append(line | {f"{name}\u200b": value for name, value in cells.items()})  # a corpus may be a "system"
+                cells[f"on {name}"] = cell(estimate, found.metric)
+            shown.append(line | cells)
     notes = (
         f"{heading(found.metric)}, on clean text, with {percent(LEVEL)} intervals from each corpus by itself.",
         *reasons(found.estimates.values()),

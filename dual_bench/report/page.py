@@ -19,12 +19,13 @@ from dual_bench.report.methods import methods
 from dual_bench.report.numbers import plural
 from dual_bench.report.sentences import headlines
 from dual_bench.report.table import Table
+from dual_bench.report.text import legible
 from dual_bench.schema import RunInfo
 
 
 def html(context: Mapping[str, Any]) -> str:
     """``index.html``: no script, no request to anywhere, figures inline."""
-    environment = _environment(autoescape=True)
+    environment = _environment(autoescape=True, finalize=_html_value)
     environment.filters |= {"inline": inline, "numeric": is_numeric}
     return environment.get_template("index.html.j2").render(context)
 
@@ -115,6 +116,11 @@ def provenance(info: RunInfo) -> list[tuple[str, str]]:
 
 # ------------------------------------------------------------------------------------------------- HTML
 
+
+def _html_value(value: object) -> object:
+    return value if isinstance(value, Markup) or not isinstance(value, str) else legible(value)
+
+
 _THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", PAPER: "none"} | {
     colour: f"var(--series-{i})" for i, colour in enumerate(COLOURS) if colour != INK
 }
@@ -152,7 +158,7 @@ def escape_markdown(text: str) -> str:
     >>> print(escape_markdown("a|b <i>\n# *c*"))
     a\|b &lt;i&gt; # \*c\*
     """
-    text = " ".join(text.split())
+    text = " ".join(legible(text).split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*_\[\]|~$!])", r"\\\1", text)
     return re.sub(r"^([#+=:-])", r"\\\1", text)

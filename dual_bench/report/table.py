@@ -10,10 +10,22 @@ import pandas as pd
 
 from dual_bench.metrics import Metric
 from dual_bench.report.numbers import NOTHING
+from dual_bench.report.text import neutral
 from dual_bench.stats.curves import Estimate
 
 LONG = 60
 """Rows that still are easy to pass by."""
+
+DIGITS = 12
+"""Significant digits of a number in a file."""
+
+TINY = 1e-15
+"""What is smaller is the dust of sums that come to 0."""
+
+BEST = (
+    "Bold: better than every other system of its regime under that condition, after Holm's correction over all pairs; "
+    "no bold: no such system."
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,10 @@ class Table:
     frame: pd.DataFrame
     shown: pd.DataFrame | None
     notes: tuple[str, ...] = ()
+    bold: frozenset[tuple[int, str]] = frozenset()
+    """Cells of ``shown`` that stand out, as (number of the row, column): what is shown to be best (``BEST``)."""
+    brackets: str = "95 % intervals"
+    """What stands in the brackets of ``shown``, where there are some."""
 
     @property
     def is_long(self) -> bool:
@@ -32,18 +48,27 @@ class Table:
         return self.shown is not None and len(self.shown) > LONG
 
     def csv(self) -> str:
-        """Full precision, undefined as NaN, and no cell that a spreadsheet would run as a formula."""
-        safe = self.frame.map(lambda value: neutral(value) if isinstance(value, str) else value)
+        """Numbers with 12 significant digits, undefined ones as NaN, and no cell that a spreadsheet would run.
+
+        What lies beyond those digits depends on the processor, as the order of its sums does; so does all below 1e-15,
+        which is written as 0.
+        """
+        safe = self.frame.map(_filed).rename(columns=neutral)
         return safe.to_csv(index=False, lineterminator="\n", na_rep="NaN")
 
 
-def neutral(text: str) -> str:
-    """The text, with an apostrophe before what a spreadsheet would take for a formula.
+def _filed(value: object) -> object:
+    """A value as it goes into a file."""
+    if isinstance(value, str):
+        return neutral(value)
+    if isinstance(value, float | np.floating):
+        return 0.0 if abs(float(value)) < TINY else float(f"{value:.{DIGITS}g}")
+    return value
 
-    >>> neutral("=cmd|' /C calc'!A0"), neutral("dual")
-    ("'=cmd|' /C calc'!A0", 'dual')
-    """
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+
+def is_numeric(column: pd.Series[str]) -> bool:
+    """Whether every cell of a shown column is a number, or stands for one."""
+    return bool(column.str.match(r"[\d−<–]").all())
 
 
 def columns(estimate: Estimate, prefix: str = "") -> dict[str, float | str]:

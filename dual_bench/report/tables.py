@@ -1,15 +1,17 @@
-"""The tables: full precision for CSV, rounded text for people.
+"""The tables: numbers for CSV, rounded text for people.
 
 Nothing here depends on when, where or in how many sittings a run was made: the same rows give the same bytes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from dual_bench.metrics import Metric
-from dual_bench.report import ablation_tables, classical, confidence, dependency, robustness
+from dual_bench.report import ablation_tables, classical, confidence, dependency, matrix, robustness
 from dual_bench.report.ablation_tables import certified, hypotheses, others
 from dual_bench.report.evidence import EVERYTHING, LEVEL, MATCHED, Evidence, metrics
 from dual_bench.report.noise import ALL_GONE, Place
@@ -25,7 +27,7 @@ from dual_bench.report.numbers import (
     p_value,
     ratio_cell,
 )
-from dual_bench.report.table import Table, columns, heading, none_as_nan, reasons
+from dual_bench.report.table import BEST, Table, columns, heading, none_as_nan, reasons
 from dual_bench.stats.curves import Estimate, key, retention
 
 NAMES = (
@@ -70,7 +72,9 @@ def summary(evidence: Evidence) -> pd.DataFrame:
 
 def scores(evidence: Evidence) -> Table:
     """Every metric of the task on clean text, with the text gone, and on real transcripts."""
-    cube, rows, shown, primary = evidence.cube, [], [], []
+    cube, rows, primary = evidence.cube, [], []
+    shown: list[dict[str, str]] = []
+    best, bold = _winners(evidence, evidence.places), set()
     size = {"seeds": len(cube.seeds), "clusters": len(cube.clusters), "utterances": cube.utterances}
     for regime, system in evidence.rows():
         for place in evidence.places:
@@ -85,8 +89,21 @@ def scores(evidence: Evidence) -> Table:
                 first = metric is evidence.metric
                 cells[heading(metric)] = cell(estimate, metric) if first else number(estimate.value, metric)
                 primary += [estimate] if first or np.isnan(estimate.value) else []
+            if best[regime, place] == system:
+                bold.add((len(shown), heading(evidence.metric)))
             shown.append(line | {"system": evidence.title(system)} | cells)
-    return Table("scores", "Scores", pd.DataFrame(rows), pd.DataFrame(shown), reasons(primary))
+    notes = (*_explained(evidence), *reasons(primary))
+    return Table("scores", "Scores", pd.DataFrame(rows), pd.DataFrame(shown), notes, frozenset(bold))
+
+
+def _winners(evidence: Evidence, places: Sequence[Place]) -> dict[tuple[str, Place], str | None]:
+    """(regime, place) -> the system that is shown to be better than each other, where there is one."""
+    return {(r, place): matrix.best(evidence, r, place) for r in evidence.regimes for place in places}
+
+
+def _explained(evidence: Evidence) -> tuple[str, ...]:
+    """What bold means, where systems could be compared."""
+    return (BEST,) if any(len(evidence.trained(regime)) > 1 for regime in evidence.regimes) else ()
 
 
 def curves(evidence: Evidence) -> Table | None:
@@ -110,7 +127,9 @@ def retained(evidence: Evidence) -> Table | None:
     place, metric = evidence.heaviest, evidence.metric
     if place is None:
         return None
-    rows, shown, whole = [], [], _whole(evidence)
+    rows, whole = [], _whole(evidence)
+    shown: list[dict[str, str]] = []
+    best, bold = _winners(evidence, evidence.poles), set()
     seen: list[Estimate] = []
     for regime, system in evidence.rows():
         found = _kept(evidence, system, regime, place)
@@ -122,6 +141,9 @@ def retained(evidence: Evidence) -> Table | None:
         kept = {n: e for n, e in found.items() if len(whole) <= MOST_WHOLE or n not in whole}
         titles = {n: whole.get(n, n) for n in kept}
         line["system"] = evidence.title(system)
+        for name, pole in zip(found, evidence.poles, strict=False):  # clean text and heaviest noise come first
+            if best[regime, pole] == system:
+                bold.add((len(shown), _kept_heading(name, metric)))
         shown.append(line | {_kept_heading(titles[n], metric): _kept_cell(n, e, metric) for n, e in kept.items()})
         seen += kept.values()
     elsewhere = "" if len(whole) <= MOST_WHOLE else " One for each corruption: tables/retention.csv."
@@ -132,10 +154,11 @@ def retained(evidence: Evidence) -> Table | None:
         else "Mean over severities: plain mean over the severities of one corruption, without clean text.",
         f"Retention: {place.label} over clean text. Above floor: the same after subtracting the floor, "
         "the score of the best constant answer; 100 % loses nothing, 0 % is at the floor.",
+        *_explained(evidence),
         *reasons(seen),
     )
     notes = tuple(f"{note}{elsewhere}" if note.startswith(("Area", "Mean")) else note for note in notes)
-    return Table("retention", "What is retained", pd.DataFrame(rows), pd.DataFrame(shown), notes)
+    return Table("retention", "What is retained", pd.DataFrame(rows), pd.DataFrame(shown), notes, frozenset(bold))
 
 
 def _whole(evidence: Evidence) -> dict[str, str]:
@@ -252,7 +275,7 @@ def training(evidence: Evidence) -> Table | None:
             f"Trained {MATCHED} there is one model for clean text and one for each corruption at each rate, in every "
             "seed and fold. A model that reads no words is trained once for all of them, and counted in each.",
         )
-    return Table("training", "Training", pd.DataFrame(rows), pd.DataFrame(shown), notes)
+    return Table("training", "Training", pd.DataFrame(rows), pd.DataFrame(shown), notes, brackets="ranges")
 
 
 def ceilings(evidence: Evidence) -> Table | None:
