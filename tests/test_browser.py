@@ -20,6 +20,8 @@ from dual_bench.report import page as page_module
 from dual_bench.report.canvas import Picture
 from dual_bench.report.render import render
 
+pytestmark = pytest.mark.xdist_group("browser")  # one browser for all of them
+
 HOSTILE = "</script><!--<b>x\n&\"'"
 LONG = "a" * 10_000
 THEMES = ("light", "dark")
