@@ -36,10 +36,10 @@ _PATHS = {
 }
 """Each marker in the middle of a line 34 wide and 10 high, as an SVG path."""
 
-_HOVER = """<div style="padding: 2px 4px; font: 13px/1.45 system-ui, sans-serif">
+_HOVER = """<div style="margin: -5px; padding: 6px 9px; max-width: 11rem; white-space: normal; background: var(--panel);
+color: var(--ink); font: 13px/1.45 system-ui, sans-serif">
 <div><b>@system</b></div><div>@where</div><div>@estimate</div><div>@units</div></div>"""
-_SHEET = ":host { --background-color: var(--panel); --color: var(--ink); --divider-color: var(--muted); }"
-"""What the hover box takes from the page's theme."""
+"""What is said of a point; the margin covers the box that Bokeh draws, which knows no themes."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _item(evidence: Evidence, low: float, high: float) -> dict[str, Any]:
     drawn = figure(
         name="figure", height=420, sizing_mode="stretch_width", toolbar_location=None, tools="",
         x_range=Range1d(start=0, end=100), y_range=Range1d(start=low, end=high), background_fill_color=None,
-        border_fill_color=None, outline_line_color=None, min_border_right=12, stylesheets=[_SHEET],
+        border_fill_color=None, outline_line_color=None, min_border_right=12,
     )  # fmt: skip
     drawn.yaxis.axis_label = canvas.axis_label(evidence).replace("\n", ", ")
     for axis, name in ((drawn.xaxis, "x axis"), (drawn.yaxis, "y axis")):

@@ -167,21 +167,27 @@ _COLOUR = re.compile("|".join(_THEMED))
 
 
 def inline(picture: Picture) -> Markup:
-    """The SVG as part of a page: ids of its own, colours of the page's theme, a class for what belongs to a system, and
-    its finding for screen readers."""
+    """The SVG as part of a page: ids of its own, colours of the page's theme, a class for what belongs to a system, its
+    finding for screen readers, and nothing that a page does without."""
     svg = picture.svg[picture.svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<title>.*?</title>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r">\s+<(?!/?tspan)", "><", svg)
     head, body = svg.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
     opening = Markup('<svg {} role="img" aria-label="{}">').format(Markup(box[0] if box else ""), picture.alt)
-    return opening + Markup(re.sub(r"<[^>]+>", lambda tag: _tag(tag[0], picture.name), body))
+    used = frozenset(re.findall(r'(?:url\(|href=")#([^")]+)', body))
+    return opening + Markup(re.sub(r"<[^>]+>", lambda tag: _tag(tag[0], picture.name, used), body))
 
 
-def _tag(tag: str, picture: str) -> str:
+def _tag(tag: str, picture: str, used: Collection[str]) -> str:
     """A tag of matplotlib's, for a page that holds others like it; what is written between tags stays as it is."""
     tag = re.sub(r'\sid="(system-\d+)"', r' class="\1"', tag)
+    tag = re.sub(r'\sid="([^"]*)"', lambda found: found[0] if found[1] in used else "", tag)
     tag = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{picture}-", tag)
-    return _COLOUR.sub(lambda colour: _THEMED[colour[0]], tag)
+    tag = re.sub(r" font-family: [^;\"]*;?", "", tag)  # the page's style sheet says it once
+    tag = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", tag)
+    tag = re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), tag)
+    return _COLOUR.sub(lambda colour: _THEMED[colour[0]], " ".join(tag.split()))
 
 
 _MARKS = {"same": "{}", "changed": "<mark>{}</mark>", "added": "<ins>{}</ins>", "lost": "<del>{}</del>"}
