@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from xml.etree import ElementTree
 
 import html5lib
 import numpy as np
+from bokeh.resources import INLINE
 
 from dual_bench.metrics import ACCURACY, Metric
 from dual_bench.store import read_run
@@ -27,8 +32,44 @@ def parse(page: str) -> ElementTree.Element:
     return html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page)
 
 
+def assert_only_our_scripts(tree: ElementTree.Element) -> None:
+    """The page runs its own script and Bokeh's, to the letter; every other is data."""
+    own = (resources.files("dual_bench.report") / "templates" / "page.js").read_text(encoding="utf-8")
+    for script in tree.iter("script"):
+        text = (script.text or "").strip()
+        if script.get("type") == "application/json":
+            json.loads(text)
+        else:
+            assert not script.attrib
+            assert text in (own.strip(), bokeh())
+
+
+@cache
+def bokeh() -> str:
+    """The text of BokehJS as the installed package has it."""
+    text: str = INLINE.js_raw[0]
+    return text.strip()
+
+
+def without_bokeh(page: str) -> str:
+    """All of a page that dual-bench wrote."""
+    return page.replace(bokeh(), "")
+
+
 def body_text(tree: ElementTree.Element) -> str:
-    return " ".join("".join(tree.find("body").itertext()).split())  # type: ignore[union-attr]
+    body = tree.find("body")
+    assert body is not None
+    return " ".join("".join(_texts(body)).split())
+
+
+def _texts(element: ElementTree.Element) -> Iterator[str]:
+    """What people read."""
+    if element.tag == "script":
+        return
+    yield element.text or ""
+    for child in element:
+        yield from _texts(child)
+        yield child.tail or ""
 
 
 def direct(folder: Path, regime: str, system: str, corruption: str, rate: float, metric: Metric = ACCURACY) -> float:

@@ -17,12 +17,12 @@ import pandas as pd
 import pytest
 from made_run import Made, Skill, write
 from markdown_it import MarkdownIt
-from reading import body_text, parse, rows_of, table_bytes
+from reading import assert_only_our_scripts, body_text, parse, rows_of, table_bytes
 from statsmodels.stats.multitest import multipletests
 
 from dual_bench.report import degradation, forest
 from dual_bench.report import evidence as evidence_module
-from dual_bench.report.ablation_sentences import paragraph, promises
+from dual_bench.report.ablation_sentences import concluded, promises, undecided
 from dual_bench.report.certified import WORDLESS
 from dual_bench.report.evidence import Evidence, gather
 from dual_bench.report.render import Rendered, render
@@ -201,9 +201,9 @@ def test_the_summary_for_the_screen_has_every_hypothesis_and_calls_the_same_iden
 
 @pytest.fixture(scope="module")
 def found(parts: tuple[Path, Rendered], page: ElementTree.Element) -> str:
-    """The paragraph of the page."""
+    """What the page says can be concluded, and what cannot."""
     text = body_text(page)
-    return text[text.index("What was found") : text.index("Effects Effects")]
+    return text[text.index("What can be concluded") : text.index("Contents Explore")]
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_with_one_seed_or_cluster_everything_is_undefined_and_nothing_concluded(
         expected = at(means, WORSE, "clean", row["quantity"]) - at(means, BASE, "clean", row["quantity"])
         assert float(row["estimate"]) == pytest.approx(expected, abs=1e-12)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    told = text[text.index("## What was found") :].splitlines()[2]
+    told = text[text.index("## What can be concluded") :].splitlines()[2]
     assert told == f"Nothing can be concluded: there is no interval ({reason})."
     assert list(result.summary["verdict"]) == ["undefined"] * 2
 
@@ -381,7 +381,7 @@ def test_a_larger_error_is_a_loss(tmp_path: Path) -> None:
         "SDM off": "supported",
         "SDM off, hoped for": "contradicted",
     }
-    text = " ".join(paragraph(evidence))
+    text = " ".join((*concluded(evidence), *undecided(evidence)))
     assert re.search(r"As expected, SDM off: MAE on clean text differs by 0\.\d{3} \([^)]*\), a loss\.", text)
     assert re.search(r"Against the expectation, SDM off, hoped for: MAE on clean text .*, a loss\.", text)
 
@@ -418,7 +418,8 @@ def test_an_ablation_has_effects_and_no_contrasts(parts: tuple[Path, Rendered], 
 
 
 def labels_of(page: ElementTree.Element) -> list[str]:
-    return [e.get("aria-label", "") for e in page.iter() if str(e.tag).rpartition("}")[2] == "svg"]
+    figures = [e for e in page.iter() if str(e.tag).rpartition("}")[2] == "svg" and e.get("aria-hidden") != "true"]
+    return [e.get("aria-label", "") for e in figures]
 
 
 def test_the_forest_is_drawn_once_and_tells_every_comparison(page: ElementTree.Element) -> None:
@@ -434,7 +435,8 @@ def assert_valid(folder: Path) -> ElementTree.Element:
     """The page, which is valid and whole in itself."""
     text = (folder / "index.html").read_text(encoding="utf-8")
     tree = parse(text)
-    assert not tree.findall(".//script") + tree.findall(".//link") + tree.findall(".//img")
+    assert_only_our_scripts(tree)
+    assert not tree.findall(".//link") + tree.findall(".//img")
     ids = [e.get("id") for e in tree.iter() if e.get("id")]
     assert len(ids) == len(set(ids))
     targets = [value for e in tree.iter() for name, value in e.items() if name.endswith("href")]
@@ -553,7 +555,7 @@ def test_sides_that_err_differently_are_not_said_to_give_the_same_answers(tmp_pa
     scores[wrong] = np.eye(3)[third[wrong]]
     assert wrong.any()
     rows[names] = scores
-    assert "the same answers" not in " ".join(paragraph(gather(replace(run, predictions=rows))))
+    assert "the same answers" not in " ".join(undecided(gather(replace(run, predictions=rows))))
 
 
 # ------------------------------------------------------------------------------------------------- curves
@@ -639,7 +641,7 @@ def test_a_system_without_a_finished_cell_leaves_its_own_comparisons_undefined(g
     text = body_text(assert_valid(gap))
     assert f"“–” is undefined: {reason}." in text
     assert "corrected together: 2 supported, 2 contradicted, 0 equivalent, 2 undecided, 4 undefined." in text
-    assert "identical" not in text[text.index("What was found") : text.index("Effects Effects")]
+    assert "identical" not in text[text.index("What can be concluded") : text.index("Contents Explore")]
 
 
 def test_the_note_on_missing_cells_names_the_variant(gap: Path) -> None:
@@ -737,7 +739,7 @@ def test_small_panels_of_many_variants_show_the_bound_too(bounded: Path) -> None
 def test_what_is_promised_is_told_of_models_that_read_words_alone(bounded: Path) -> None:
     tree, row = assert_valid(bounded), certified_of(bounded)[TIED]
     text = body_text(tree)
-    told = text[text.index("What is promised whatever the text") : text.index("Effects Effects")]
+    told = text[text.index("What can be concluded") : text.index("What cannot be concluded")]
     value, low, high, share = (points(row[n]) for n in ("any_text", "any_text_low", "any_text_high", "certified_share"))
     assert f"whatever the text, {value} % ({low} to {high}) is certified; of {share} % of the test utterances" in told
     assert told.count("the bounded one, trained clean: ") == told.count("trained") == 1

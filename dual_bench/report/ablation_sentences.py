@@ -47,8 +47,8 @@ def margin(evidence: Evidence) -> str:
     return f"{number(evidence.study.margin, evidence.metric)}{' points' if evidence.metric.is_share else ''}"
 
 
-def paragraph(evidence: Evidence) -> Iterator[str]:
-    """What was found, verdict by verdict."""
+def concluded(evidence: Evidence) -> Iterator[str]:
+    """What was found, verdict by verdict, as far as it is decided."""
     found = in_order(evidence, True)
     if reason := evidence.no_interval():
         yield f"Nothing can be concluded: there is no interval ({reason})."
@@ -57,9 +57,6 @@ def paragraph(evidence: Evidence) -> Iterator[str]:
     count = {kind: sum(e.verdict == kind for e in found) for kind in kinds}
     said = ", ".join(f"{n} {kind}" for kind, n in count.items() if n or kind != "undefined")
     yield f"Of {plural(len(found), 'hypothesis').replace('hypothesiss', 'hypotheses')}, corrected together: {said}."
-    reasons = dict.fromkeys(e.interval.reason for e in found if e.verdict == "undefined" and e.interval.reason)
-    if reasons:
-        yield f"Undefined: {'; '.join(reasons)}."
     for kind, opening in (("supported", "As expected"), ("contradicted", "Against the expectation")):
         differing = [e for e in found if e.verdict == kind and e.p_equivalence_adjusted >= ALPHA]
         if differing:
@@ -70,18 +67,26 @@ def paragraph(evidence: Evidence) -> Iterator[str]:
     same = [e for e in found if e.verdict == "equivalent"]
     if same:
         yield f"Shown to make no difference of {margin(evidence)} or more: {_grouped(evidence, same)}."
-    identical = [e for e in found if e.identical]
-    if identical:
-        names = list(dict.fromkeys(label(e.comparison, evidence) for e in identical))
-        yield (
-            f"With {_listed(names)} both sides have the same {noun(evidence.metric)} in every cluster, seed and draw: "
-            "this run cannot tell them apart."
-        )
-    yield from _open(evidence, [e for e in found if e.verdict == "undecided"])
+
+
+def undecided(evidence: Evidence) -> Iterator[str]:
+    """What is undefined or undecided and what would decide it, and what no such run can tell."""
+    found = in_order(evidence, True)
+    if not evidence.no_interval():
+        reasons = dict.fromkeys(e.interval.reason for e in found if e.verdict == "undefined" and e.interval.reason)
+        if reasons:
+            yield f"Undefined: {'; '.join(reasons)}."
+        identical = [e for e in found if e.identical]
+        if identical:
+            names = list(dict.fromkeys(label(e.comparison, evidence) for e in identical))
+            yield (
+                f"With {_listed(names)} both sides have the same {noun(evidence.metric)} in every cluster, seed and "
+                "draw: this run cannot tell them apart."
+            )
+        yield from _open(evidence, [e for e in found if e.verdict == "undecided"])
     yield (
-        f"All of this is about {evidence.run.info.corpus.name}, and about means over "
-        f"{plural(len(evidence.cube.seeds), 'seed')} of models of this size, trained in this way; a part that shows "
-        "nothing here may matter elsewhere."
+        f"The means are over {plural(len(evidence.cube.seeds), 'seed')} of models of this size, trained in this way; "
+        "a part that shows nothing here may matter elsewhere."
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -22,19 +23,42 @@ from dual_bench.report.table import Table
 from dual_bench.report.text import legible
 from dual_bench.schema import RunInfo
 
+ORDER = (
+    "conditions", "scores", "retention", "robustness", "comparisons", "classical", "variance", "noise", "ceilings",
+)  # fmt: skip
+"""Tables that have no place beside a figure; others that have none come behind them."""
+
+KINDS = {"broken": "right → wrong", "mended": "wrong → right", "moved": "wrong → other wrong"}
+"""What noise does to an answer."""
+
+MATRIX, CONFUSION, RELIABILITY = "matrix", "confusion", "reliability"
+"""How the names of figures begin, besides those that ``figures`` has."""
+
 
 def html(context: Mapping[str, Any]) -> str:
-    """``index.html``: no script, no request to anywhere, figures inline."""
+    """``index.html``: whole in itself, no request to anywhere, figures inline, and readable without its script."""
     environment = _environment(autoescape=True, finalize=_html_value)
-    environment.filters |= {"inline": inline, "numeric": is_numeric}
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    environment.filters |= {"inline": inline, "numeric": is_numeric, "marked": marked, "voices": voices}
+    environment.filters |= {"numbered": lambda names: list(enumerate(names)), "places": places}
+    environment.filters |= {"paired": lambda names: [(name, name) for name in names]}
     return environment.get_template("index.html.j2").render(context)
 
 
 def markdown(context: Mapping[str, Any]) -> str:
     """``report.md``, with the figures as PNG files beside it."""
+    return _markdown("report.md.j2", context)
+
+
+def methods_markdown(context: Mapping[str, Any]) -> str:
+    """``methods.md``: what was done, to be pasted into a paper."""
+    return _markdown("methods.md.j2", context)
+
+
+def _markdown(template: str, context: Mapping[str, Any]) -> str:
     environment = _environment(finalize=_markdown_value)
     environment.filters |= {"pipes": pipes, "fenced": fenced}
-    return environment.get_template("report.md.j2").render(context)
+    return environment.get_template(template).render(context)
 
 
 def _environment(**settings: Any) -> Environment:
@@ -50,22 +74,39 @@ def _environment(**settings: Any) -> Environment:
 
 def context(tables: Sequence[Table], pictures: Sequence[Picture], **said: Any) -> dict[str, Any]:
     """All that the templates ask for; ``said`` holds what is not in tables and pictures."""
+    prefixes = {
+        "maps": HEAT,
+        "overviews": OVERVIEW,
+        "curves": DEGRADATION,
+        "ranks": RANKS,
+        "matrices": MATRIX,
+        "confusions": CONFUSION,
+        "reliability": RELIABILITY,
+    }
+    named = ("forest", "transcripts", "slope", "dependency", "coverage", "training")
+    known = (*prefixes.values(), *named)
     return {
         "notes": (),
         "problems": (),
         "tables": {table.name: table for table in tables},
-        "maps": [p for p in pictures if p.name.startswith(HEAT)],
-        "overviews": [p for p in pictures if p.name.startswith(OVERVIEW)],
-        "curves": [p for p in pictures if p.name.startswith(DEGRADATION)],
-        "ranks": [p for p in pictures if p.name.startswith(RANKS)],
+        **{what: [p for p in pictures if p.name.startswith(prefix)] for what, prefix in prefixes.items()},
+        "others": [p for p in pictures if not p.name.startswith(known)],
         "pictures": {picture.name: picture for picture in pictures},
+        "order": ORDER,
+        "kinds": KINDS,
+        "explorer": None,
+        "flips": None,
         "plan": "",
         **said,
     }
 
 
-def of_run(evidence: Evidence, tables: Sequence[Table], pictures: Sequence[Picture]) -> dict[str, Any]:
-    """What the report of one run says."""
+def of_run(
+    evidence: Evidence, tables: Sequence[Table], pictures: Sequence[Picture], flips: object = None
+) -> dict[str, Any]:
+    """What the report of one run says; ``flips`` are the sentences at which answers change."""
+    from dual_bench.report.explorer import explorer  # Bokeh is loaded for a page alone
+
     info = evidence.run.info
     asked = "what each part does" if info.study else "what is left when the words go"
     if info.source and not evidence.cube.corruptions():
@@ -78,6 +119,8 @@ def of_run(evidence: Evidence, tables: Sequence[Table], pictures: Sequence[Pictu
         notes=info.corpus.notes,
         problems=evidence.problems(),
         headlines=headlines(evidence),
+        explorer=explorer(evidence),
+        flips=flips,
         methods=methods(evidence),
         provenance=rendered_by([info]) if info.source else provenance(info),
         plan="" if info.source else json.dumps(info.plan, indent=2, ensure_ascii=False),
@@ -126,18 +169,57 @@ _THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", PAPER:
 }
 _THEMED |= {colour: f"var(--heat-{i})" for i, colour in enumerate(STEPS)}
 _THEMED |= {ON_LOW: "var(--on-low)", ON_HIGH: "var(--on-high)"}
+_COLOUR = re.compile("|".join(_THEMED))
 
 
 def inline(picture: Picture) -> Markup:
-    """The SVG as part of a page: ids of its own, colours of the page's theme, and its finding for screen readers."""
+    """The SVG as part of a page: ids of its own, colours of the page's theme, a class for what belongs to a system, its
+    finding for screen readers, and nothing that a page does without."""
     svg = picture.svg[picture.svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{picture.name}-", svg)
-    svg = re.sub("|".join(_THEMED), lambda colour: _THEMED[colour[0]], svg)
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<title>.*?</title>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r">\s+<(?!/?tspan)", "><", svg)
     head, body = svg.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
     opening = Markup('<svg {} role="img" aria-label="{}">').format(Markup(box[0] if box else ""), picture.alt)
-    return opening + Markup(body)
+    used = frozenset(re.findall(r'(?:url\(|href=")#([^")]+)', body))
+    return opening + Markup(re.sub(r"<[^>]+>", lambda tag: _tag(tag[0], picture.name, used), body))
+
+
+def _tag(tag: str, picture: str, used: Collection[str]) -> str:
+    """A tag of matplotlib's, for a page that holds others like it; what is written between tags stays as it is."""
+    tag = re.sub(r'\sid="(system-\d+)"', r' class="\1"', tag)
+    tag = re.sub(r'\sid="([^"]*)"', lambda found: found[0] if found[1] in used else "", tag)
+    tag = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{picture}-", tag)
+    tag = re.sub(r" font-family: [^;\"]*;?", "", tag)  # the page's style sheet says it once
+    tag = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", tag)
+    tag = re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), tag)
+    return _COLOUR.sub(lambda colour: _THEMED[colour[0]], " ".join(tag.split()))
+
+
+_MARKS = {"same": "{}", "changed": "<mark>{}</mark>", "added": "<ins>{}</ins>", "lost": "<del>{}</del>"}
+
+
+def marked(words: Sequence[tuple[str, str]]) -> Markup:
+    """The words in a row, those that noise changed, added or took away in elements that say so.
+
+    >>> print(marked([("so", "same"), ("it", "lost"), ("<b>", "lost")]))
+    so <del><span class="sr">lost: </span>it &lt;b&gt;</del>
+    """
+    runs = []
+    for kind, run in itertools.groupby(words, key=lambda word: word[1]):
+        told = Markup("" if kind == "same" else '<span class="sr">{}: </span>').format(kind)
+        runs.append(Markup(_MARKS[kind]).format(told + " ".join(word for word, _ in run)))
+    return Markup(" ").join(runs)
+
+
+def voices(flips: Any) -> list[str]:
+    """The systems that answer, in the order in which they come."""
+    return list(dict.fromkeys(system for row in flips.rows for group in row.groups for system in group.systems))
+
+
+def places(systems: Iterable[str], names: Sequence[str]) -> str:
+    """Where the systems stand among the names, for a data attribute."""
+    return " ".join(str(names.index(system)) for system in systems)
 
 
 def is_numeric(column: pd.Series[str]) -> bool:
@@ -164,10 +246,14 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"^([#+=:-])", r"\\\1", text)
 
 
-def pipes(frame: pd.DataFrame) -> Markup:
-    """A table of strings in Markdown."""
+def pipes(frame: pd.DataFrame, bold: Collection[tuple[int, str]] = ()) -> Markup:
+    """A table of strings in Markdown; ``bold`` holds (row, column) of the cells that are emphasised."""
     rules = ["---:" if is_numeric(frame[name]) else "---" for name in frame]
-    head, *body = ([escape_markdown(str(cell)) for cell in row] for row in [list(frame), *frame.to_numpy()])
+    head = [escape_markdown(str(name)) for name in frame]
+    body = [[escape_markdown(str(cell)) for cell in row] for row in frame.to_numpy()]
+    for row, column in bold:
+        place = list(frame).index(column)
+        body[row][place] = f"**{body[row][place]}**"
     return Markup("\n".join(f"| {' | '.join(row)} |" for row in [head, rules, *body]))
 
 

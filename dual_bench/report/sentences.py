@@ -1,4 +1,4 @@
-"""The headlines: what was asked, what each regime shows, and what the comparisons decide."""
+"""The headlines: what was asked, what can be concluded and what cannot, and then what each regime shows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dual_bench.metrics import Metric
+from dual_bench.report import ablation_sentences as ablation
 from dual_bench.report import dependency
-from dual_bench.report.ablation_sentences import expectation, paragraph, promises
 from dual_bench.report.evidence import MATCHED, Evidence
 from dual_bench.report.noise import UNREACHED, Place
 from dual_bench.report.numbers import fixed, gap, level, listing, noun, number, p_value, plural
@@ -27,21 +27,21 @@ class Passage:
 
 
 def headlines(evidence: Evidence) -> tuple[Passage, ...]:
-    """What was asked, what each regime shows, and what the comparisons decide."""
+    """What was asked, what can be concluded and what cannot; then each regime, and what the words are worth."""
+    stories = []
     if evidence.study:
-        passages = [
-            Passage("What was asked", (*question(evidence), *expectation(evidence))),
-            Passage("What was found", (" ".join(paragraph(evidence)),)),
-            Passage("What is promised whatever the text", tuple(promises(evidence))),
-            Passage("What the words are worth", tuple(dependency.sentences(evidence))),
-        ]
-        return tuple(passage for passage in passages if passage.sentences)
-    passages = [Passage("What was asked", tuple(question(evidence)))]
-    passages += [Passage(f"Trained {regime}", tuple(regime_story(evidence, regime))) for regime in evidence.regimes]
-    if evidence.contrasts:
-        passages.append(Passage("What the comparisons decide", tuple(decisions(evidence))))
-    if evidence.dependence:
-        passages.append(Passage("What the words are worth", tuple(dependency.sentences(evidence))))
+        expected = ablation.expectation(evidence)
+        shown, hidden = ablation.concluded(evidence), ablation.undecided(evidence)
+    else:
+        expected, shown, hidden = iter(()), decided(evidence), open_questions(evidence)
+        stories = [Passage(f"Trained {regime}", tuple(regime_story(evidence, regime))) for regime in evidence.regimes]
+    passages = [
+        Passage("What was asked", (*question(evidence), *expected)),
+        Passage("What can be concluded", (*shown, *ablation.promises(evidence)) or ("Nothing is shown.",)),
+        Passage("What cannot be concluded", (*hidden, scope(evidence))),
+        *stories,
+        Passage("What the words are worth", tuple(dependency.sentences(evidence))),
+    ]
     return tuple(passage for passage in passages if passage.sentences)
 
 
@@ -197,37 +197,129 @@ def versus(contrast: Contrast, metric: Metric) -> str:
     return f"{text}: {contrast.left} is {contrast.verdict} ({adjusted})."
 
 
-def decisions(evidence: Evidence) -> Iterator[str]:
-    """Which comparisons with the reference are decided, which are not."""
-    contrasts, reference = evidence.contrasts, evidence.reference
-    tested = [c for c in contrasts if c.verdict != "undefined"]
-    if not tested:
-        reason = contrasts[0].interval.reason
-        yield f"None of the {len(contrasts)} comparisons with {reference} can be tested: {reason}."
+# ------------------------------------------------------------------------------- what can be concluded
+
+NAMED = 8
+"""Systems, or comparisons, that a sentence has room for."""
+
+
+def decided(evidence: Evidence) -> Iterator[str]:
+    """Which comparisons with the reference are decided, and which systems are shown to lose."""
+    if reason := evidence.no_interval():
+        yield f"Nothing can be concluded: there is no interval ({reason})."
         return
-    count = {v: sum(c.verdict == v for c in contrasts) for v in ("better", "worse", "undecided", "undefined")}
-    untested = f"; {count['undefined']} cannot be tested" if count["undefined"] else ""
-    yield (
-        f"Of {plural(len(contrasts), 'paired comparison')} with {reference}, {count['better'] + count['worse']} are "
-        f"decided after Holm's correction ({reference} better in {count['better']}, worse in {count['worse']}) and "
-        f"{count['undecided']} undecided{untested}. Undecided does not mean equal."
-    )
+    contrasts, reference = evidence.contrasts, str(evidence.reference)
+    count = {v: sum(c.verdict == v for c in contrasts) for v in ("better", "worse")}
+    if contrasts:
+        yield (
+            f"Of {plural(len(contrasts), 'paired comparison')} with {reference}, {sum(count.values())} are decided "
+            f"after Holm's correction: {reference} is better in {count['better']}, worse in {count['worse']}."
+        )
     for place in evidence.poles:
+        alike: dict[str, list[str]] = {}  # what is decided -> the regimes in which it is
         for regime in evidence.regimes:
-            found = [
-                c for s in evidence.trained(regime) if s != reference and (c := evidence.contrast(s, regime, place))
-            ]
+            found = [c for c in _with_reference(evidence, regime, place) if c.verdict in count]
             if found:
-                yield f"Trained {regime}, {place.label}: {verdicts(found, str(reference))}."
+                alike.setdefault(verdicts(found, reference), []).append(regime)
+        yield from (f"Trained {listing(regimes)}, {place.label}: {told}." for told, regimes in alike.items())
+    if heaviest := evidence.heaviest:
+        for regime in evidence.regimes:
+            yield from _losses(evidence, regime, heaviest)
+
+
+def _with_reference(evidence: Evidence, regime: str, place: Place) -> list[Contrast]:
+    others = [system for system in evidence.trained(regime) if system != evidence.reference]
+    return [c for system in others if (c := evidence.contrast(system, regime, place))]
 
 
 def verdicts(contrasts: Sequence[Contrast], reference: str) -> str:
-    """``dual is better than a and b, worse than c; undecided against d``."""
-    words = {
-        "better": "better than",
-        "worse": "worse than",
-        "undecided": "undecided against",
-        "undefined": "untested against",
-    }
+    """``dual is better than a and b; worse than c``."""
+    words = {"better": "better than", "worse": "worse than"}
     groups = {v: [c.right for c in contrasts if c.verdict == v] for v in words}
     return f"{reference} is " + "; ".join(f"{words[v]} {listing(names)}" for v, names in groups.items() if names)
+
+
+def _losses(evidence: Evidence, regime: str, place: Place) -> Iterator[str]:
+    """Who loses or gains between clean text and ``place``, where the interval says so."""
+    found = {system: evidence.loss(system, regime, place) for system in evidence.trained(regime)}
+    for how, sign in (("worse", 1), ("better", -1)):
+        told = []
+        for system, loss in found.items():
+            low, high = sorted((sign * loss.interval.low, sign * loss.interval.high))
+            if low > 0:
+                ends = Interval(low, high, loss.interval.level)
+                told.append((sign * loss.value, f"{system} by {gap(sign * loss.value, ends, evidence.metric)}"))
+        if len(told) > NAMED:  # the reference, and the ends of the range
+            ranked = sorted(told[1:], key=lambda pair: pair[0])
+            told, count = [told[0], ranked[0], ranked[-1]], len(told)
+            listed = f"{count} systems, among them {'; '.join(text for _, text in told)}"
+        else:
+            listed = "; ".join(text for _, text in told)
+        if told:
+            what = f"{noun(evidence.metric)} is {how} than on clean text"
+            yield f"With {place.label}, trained {regime}, {what}: {listed}."
+
+
+# ---------------------------------------------------------------------------- what cannot be concluded
+
+
+def open_questions(evidence: Evidence) -> Iterator[str]:
+    """Which comparisons are undecided or untested and what would decide them, and where no loss is shown."""
+    contrasts, reference = evidence.contrasts, evidence.reference
+    untested = [c for c in contrasts if c.verdict == "undefined"]
+    if untested:
+        which = "None" if len(untested) == len(contrasts) else f"{len(untested)}"
+        can = "can" if which == "None" else "cannot"
+        reasons = "; ".join(dict.fromkeys(c.interval.reason for c in untested if c.interval.reason))
+        yield f"{which} of the {plural(len(contrasts), 'comparison')} with {reference} {can} be tested: {reasons}."
+    undecided = [c for c in contrasts if c.verdict == "undecided"]
+    if undecided:
+        yield (
+            f"{len(undecided)} of the {plural(len(contrasts), 'comparison')} with {reference} "
+            f"{'is' if len(undecided) == 1 else 'are'} undecided. Undecided does not mean equal."
+        )
+    labels = {f"{p.corruption} {p.rate}": p.label for p in evidence.poles if p.rate}
+    for c in undecided[:NAMED]:
+        where = labels.get(c.quantity) or evidence.noise.quantity(c.quantity)
+        yield (
+            f"Trained {c.regime}, {where}: {c.left} minus {c.right} is {gap(c.estimate, c.interval, evidence.metric)}, "
+            f"adjusted p {'' if c.p_adjusted < 0.001 else '= '}{p_value(c.p_adjusted)}; {would_decide(c)}."
+        )
+    if len(undecided) > NAMED:
+        yield f"The other {len(undecided) - NAMED} are in the table of comparisons, with what would decide them."
+    if (place := evidence.heaviest) and not evidence.no_interval():
+        for regime in evidence.regimes:
+            found = {system: evidence.loss(system, regime, place) for system in evidence.trained(regime)}
+            told = [
+                f"{system} {gap(loss.value, loss.interval, evidence.metric)}"
+                for system, loss in found.items()
+                if loss.interval.low <= 0 <= loss.interval.high and loss.interval.low < loss.interval.high
+            ]
+            if told:
+                more = f"; and {len(told) - NAMED} more" if len(told) > NAMED else ""
+                yield (
+                    f"With {place.label}, trained {regime}, a loss cannot be told from none: "
+                    f"{'; '.join(told[:NAMED])}{more}."
+                )
+
+
+def would_decide(contrast: Contrast) -> str:
+    """How many seeds or clusters would decide, if the estimate stayed as it is."""
+    counts = {"seed": contrast.seeds_needed, "cluster": contrast.clusters_needed}
+    needed = [f"some {plural(count, what)}" for what, count in counts.items() if count is not None]
+    if not needed:
+        return "at this estimate neither more seeds nor more clusters alone would decide it"
+    return f"if the estimate stayed, {' or else '.join(needed)} would decide it"
+
+
+def scope(evidence: Evidence) -> str:
+    """What the run is about, and what its intervals do not cover."""
+    about = f"All of this is about the corpus {evidence.run.info.corpus.name}"
+    if evidence.no_interval():
+        return f"{about}, and about these training runs."
+    lone = evidence.cube.draws < 2
+    return (
+        f"{about}. The intervals cover other training seeds{'' if lone else ', other noise draws'} and other test "
+        f"clusters; they do not cover {'other noise draws, ' if lone else ''}another training sample, another corpus, "
+        "or another choice of settings."
+    )
