@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,8 @@ from dual_bench.store import replacing, write_text
 
 WIDTH = 7.0
 """Inches: two columns of a paper."""
+_DPI, _TALL = 200, 6.0
+"""Of PNG files, and from how many inches of height on fewer will do."""
 
 INK, MUTED, GRID, PAPER = "#1a1a1a", "#6b6b6b", "#dddddd", "#ffffff"
 COLOURS = (INK, "#0072b2", "#d55e00", "#009e73", "#b5578f", "#b07d00", "#3d9bd1")
@@ -72,24 +74,60 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(re.sub(r",\b", ", ", text), width))
 
 
-def save(figure: Figure, folder: Path, name: str, title: str, caption: str, alt: str) -> Picture:
-    """Write the figure as SVG and PNG, without date or version, so that the same numbers give the same bytes."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Title": title, "Description": alt})
-    write_text(folder / f"{name}.svg", text.getvalue())
-    with replacing(folder / f"{name}.png") as temporary:
-        figure.savefig(temporary, format="png", dpi=200, metadata={"Software": None, "Description": alt})
-    return Picture(name, title, caption, alt, text.getvalue())
+@dataclass(frozen=True)
+class Album:
+    """Where figures go: each is written to ``folder`` as every one of ``kinds``, of svg, png and pdf."""
+
+    folder: Path
+    kinds: Collection[str]
+
+    def save(self, figure: Figure, name: str, title: str, caption: str, alt: str) -> Picture:
+        """Write the figure without date or version, so that the same numbers give the same bytes."""
+        settle(figure)
+        text, said = io.StringIO(), {"Title": title, "Description": alt}
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, **said})
+        if "svg" in self.kinds:
+            write_text(self.folder / f"{name}.svg", text.getvalue())
+        if "png" in self.kinds:
+            tall = figure.get_figheight() > _TALL
+            with replacing(self.folder / f"{name}.png") as temporary:
+                figure.savefig(
+                    temporary, format="png", dpi=_DPI * (2 / 3 if tall else 1), pil_kwargs={"compress_level": 4},
+                    metadata={"Software": None, "Description": alt},
+                )  # fmt: skip
+        if "pdf" in self.kinds:
+            unsaid = {"Creator": None, "Producer": None, "CreationDate": None}
+            with replacing(self.folder / f"{name}.pdf") as temporary:
+                figure.savefig(temporary, format="pdf", metadata={**unsaid, "Title": title, "Subject": alt})
+        return Picture(name, title, caption, alt, text.getvalue())
+
+
+def settle(figure: Figure) -> None:
+    """Lay the figure out once, which takes as long as drawing it, and the same for all kinds of file."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+
+
+def group(evidence: Evidence, system: str) -> str:
+    """The id, in SVG, of what belongs to one system in any figure, so that a page can hide it everywhere."""
+    return f"system-{evidence.systems.index(system)}"
 
 
 def look(evidence: Evidence, system: str) -> dict[str, Any]:
-    """Colour, dash and marker of a system; the reference is drawn in ink, and heavier."""
+    """Colour, dash, marker and group of a system; the reference is drawn in ink, and heavier.
+
+    Six systems in a row have six colours, and the next six the same ones with other dashes.
+    """
     i = evidence.systems.index(system)
+    more, colour = divmod(i - 1, len(COLOURS) - 1)
     return {
-        "color": COLOURS[i % len(COLOURS)],
-        "linestyle": DASHES[i % len(DASHES)],
+        "color": COLOURS[1 + colour] if i else INK,
+        "linestyle": DASHES[(1 + colour + more) % len(DASHES)] if i else DASHES[0],
         "marker": _MARKERS[i % len(_MARKERS)],
-        "linewidth": 1.9 if i == 0 else 1.2,
+        "linewidth": 1.2 if i else 1.9,
+        "gid": group(evidence, system),
     }
 
 
@@ -120,7 +158,11 @@ def legend(figure: Figure, handles: Sequence[Artist]) -> None:
     most = int(np.clip(WIDTH * 72 // (45 + 4.6 * longest), 1, 4))
     rows = -(-len(handles) // most)
     columns = -(-len(handles) // rows)
-    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, columnspacing=1.6)
+    drawn = figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, columnspacing=1.6)
+    for handle, key, text in zip(handles, drawn.legend_handles, drawn.get_texts(), strict=True):
+        for artist in (key, text):
+            if artist is not None:
+                artist.set_gid(handle.get_gid())
 
 
 def keys(evidence: Evidence, floor: bool, ceiling: bool, line: bool = True) -> list[Artist]:
@@ -168,7 +210,7 @@ def line(
     y, low, high = (scaled(evidence, values) for values in ends(estimates))
     panel.plot(percent, y, **shape)
     if band and np.isfinite(low).any():
-        panel.fill_between(percent, low, high, color=shape["color"], alpha=0.13, linewidth=0)
+        panel.fill_between(percent, low, high, color=shape["color"], alpha=0.13, linewidth=0, gid=shape.get("gid"))
 
 
 def bounds(panel: Axes, evidence: Evidence, floor: float, ceiling: Sequence[tuple[float, float]]) -> None:
@@ -185,8 +227,8 @@ def promise(panel: Axes, evidence: Evidence, system: str, regime: str, shape: di
     bound = evidence.certified.get((system, regime))
     if bound is None or not bound.reads_words:
         return False
-    colour = (shape or look(evidence, system))["color"]
-    panel.axhline(scaled(evidence, [bound.metric.value])[0], color=colour, linestyle=PROMISE, linewidth=1.1)
+    shape, height = shape or look(evidence, system), scaled(evidence, [bound.metric.value])[0]
+    panel.axhline(height, color=shape["color"], linestyle=PROMISE, linewidth=1.1, gid=shape.get("gid"))
     return True
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dual_bench.confidence import AURC
 from dual_bench.report import canvas, confidence, degradation, dependency, findings, forest, heat
-from dual_bench.report.canvas import COLOURS, GRID, MUTED, Picture
+from dual_bench.report.canvas import COLOURS, GRID, MUTED, Album, Picture
 from dual_bench.report.evidence import MATCHED, Evidence
 from dual_bench.schema import CellInfo
 
@@ -31,51 +30,51 @@ MANY = 4
 """With more corruptions than this their curves are shown beside each other first."""
 
 
-def pictures(evidence: Evidence, folder: Path) -> tuple[Picture, ...]:
-    """Draw every figure the run has rows for, and write each as SVG and PNG into ``folder``."""
+def pictures(evidence: Evidence, album: Album) -> tuple[Picture, ...]:
+    """Draw every figure the run has rows for."""
     with canvas.style():
         return (
-            *_forest(evidence, folder),
-            *_heat_maps(evidence, folder),
-            *_curves(evidence, folder),
-            *_others(evidence, folder),
+            *_forest(evidence, album),
+            *_heat_maps(evidence, album),
+            *_curves(evidence, album),
+            *_others(evidence, album),
         )
 
 
-def _forest(evidence: Evidence, folder: Path) -> Iterator[Picture]:
+def _forest(evidence: Evidence, album: Album) -> Iterator[Picture]:
     if evidence.effects:
         figure, caption, alt = forest.forest(evidence), forest.caption(evidence), forest.finding(evidence)
-        yield canvas.save(figure, folder, "forest", "Effects", caption, alt)
+        yield album.save(figure, "forest", "Effects", caption, alt)
 
 
-def _heat_maps(evidence: Evidence, folder: Path) -> Iterator[Picture]:
+def _heat_maps(evidence: Evidence, album: Album) -> Iterator[Picture]:
     grid = evidence.grid
     if grid is None:
         return
     for sheet in heat.sheets(evidence, grid):
         name = f"{HEAT}-{sheet.name}" if sheet.name else HEAT
         figure, caption = heat.draw(evidence, grid, sheet), heat.caption(evidence, grid, sheet)
-        yield canvas.save(figure, folder, name, sheet.title, caption, findings.heat_finding(evidence, grid, sheet))
+        yield album.save(figure, name, sheet.title, caption, findings.heat_finding(evidence, grid, sheet))
 
 
-def _curves(evidence: Evidence, folder: Path) -> Iterator[Picture]:
+def _curves(evidence: Evidence, album: Album) -> Iterator[Picture]:
     names = degradation.curved(evidence)
     for regime in evidence.regimes if len(names) > MANY else ():
         figure, caption = degradation.overview(evidence, regime), degradation.overview_caption(evidence, regime)
         alt = findings.overview_finding(evidence, names, regime)
         name = f"{OVERVIEW}-{canvas.file_name(regime)}"
-        yield canvas.save(figure, folder, name, f"All degradation curves, trained {regime}", caption, alt)
+        yield album.save(figure, name, f"All degradation curves, trained {regime}", caption, alt)
     if evidence.study and evidence.reference and len(evidence.systems) > degradation.MOST_TOGETHER:
-        yield from _apart(evidence, folder, names)
+        yield from _apart(evidence, album, names)
         return
     for corruption in names:
         figure, caption = degradation.degradation(evidence, corruption), degradation.caption(evidence, corruption)
         alt = findings.curve_finding(evidence, corruption, evidence.regimes)
         name, title = f"{DEGRADATION}{canvas.file_name(corruption)}", evidence.noise.label(corruption)
-        yield canvas.save(figure, folder, name, f"Degradation under {title}", caption, alt)
+        yield album.save(figure, name, f"Degradation under {title}", caption, alt)
 
 
-def _apart(evidence: Evidence, folder: Path, names: Sequence[str]) -> Iterator[Picture]:
+def _apart(evidence: Evidence, album: Album, names: Sequence[str]) -> Iterator[Picture]:
     """The curves of an ablation of many variants, each beside the baseline's."""
     for corruption in names:
         for regime in evidence.regimes:
@@ -86,24 +85,24 @@ def _apart(evidence: Evidence, folder: Path, names: Sequence[str]) -> Iterator[P
             alt = findings.curve_finding(evidence, corruption, (regime,))
             name = f"{DEGRADATION}{canvas.file_name(corruption)}-{canvas.file_name(regime)}"
             title = f"Degradation under {evidence.noise.label(corruption)}, trained {regime}"
-            yield canvas.save(figure, folder, name, title, caption, alt)
+            yield album.save(figure, name, title, caption, alt)
 
 
-def _others(evidence: Evidence, folder: Path) -> Iterator[Picture]:
+def _others(evidence: Evidence, album: Album) -> Iterator[Picture]:
     if evidence.transcripts and np.isfinite([evidence.noise.wer(name, 1.0) for name in evidence.transcripts]).all():
         figure, caption = recognisers(evidence), _recogniser_caption(evidence)
         alt = findings.transcript_finding(evidence)
-        yield canvas.save(figure, folder, "transcripts", "Real recognisers", caption, alt)
+        yield album.save(figure, "transcripts", "Real recognisers", caption, alt)
     if evidence.dependence:
         figure, caption = dependency.figure(evidence), dependency.caption(evidence)
         title = "What each modality is worth"
-        yield canvas.save(figure, folder, "dependency", title, caption, dependency.finding(evidence))
+        yield album.save(figure, "dependency", title, caption, dependency.finding(evidence))
     if AURC.name in evidence.ends and len(evidence.systems) <= degradation.MOST_TOGETHER:
         figure, caption = confidence.figure(evidence), confidence.caption(evidence)
-        yield canvas.save(figure, folder, "coverage", "Accuracy and coverage", caption, confidence.finding(evidence))
+        yield album.save(figure, "coverage", "Accuracy and coverage", caption, confidence.finding(evidence))
     if evidence.run.cells:
         caption, alt = _learning_caption(evidence), findings.training_finding(evidence)
-        yield canvas.save(learning(evidence), folder, "training", "Training", caption, alt)
+        yield album.save(learning(evidence), "training", "Training", caption, alt)
 
 
 # -------------------------------------------------------------------------------------- real recognisers
@@ -126,8 +125,8 @@ def recognisers(evidence: Evidence) -> Figure:
             y, low, high = (canvas.scaled(evidence, values) for values in canvas.ends(estimates))
             # side by side, so that equal estimates do not hide one another
             aside = edge * 0.011 * (i - (len(systems) - 1) / 2)
-            panel.plot(x + aside, y, color=shape["color"], marker=shape["marker"], linestyle="none", markersize=4.2)
-            panel.vlines(x + aside, low, high, color=shape["color"], linewidth=0.9)
+            panel.plot(x + aside, y, **shape | {"linestyle": "none", "markersize": 4.2})
+            panel.vlines(x + aside, low, high, color=shape["color"], linewidth=0.9, gid=shape["gid"])
         canvas.bounds(panel, evidence, floor, [])
         panel.set_xlim(-0.06 * edge, edge)
         panel.set_title(f"trained {regime}", loc="left", fontweight="bold", pad=8 + 9 * len(heard))
@@ -148,8 +147,7 @@ def _thin(panel: Axes, evidence: Evidence, system: str, regime: str, corruption:
     points = evidence.curves[system, regime, corruption]
     x = [100 * evidence.noise.wer(corruption, rate) for rate, _ in points]
     y = canvas.scaled(evidence, [e.value for _, e in points])
-    shape = canvas.look(evidence, system)
-    panel.plot(x, y, color=shape["color"], linestyle=shape["linestyle"], linewidth=0.7, alpha=0.6)
+    panel.plot(x, y, **canvas.look(evidence, system) | {"marker": None, "linewidth": 0.7, "alpha": 0.6})
 
 
 def _names(panel: Axes, names: Sequence[str], x: np.ndarray[Any, np.dtype[np.float64]]) -> None:
