@@ -20,7 +20,9 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
 from dual_bench.report.evidence import LEVEL, Evidence
@@ -142,6 +144,66 @@ def subplots(rows: int, columns: int, height: float, sharey: bool = True) -> tup
     return figure, list(figure.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False).flat)
 
 
+_LEFT, _RIGHT, _SIDE, _TITLE, _TICKS, _ROW = 0.52, 0.12, 0.2, 0.3, 0.44, 0.18
+"""Inches around small panels: left and right of all, between them, a title, tick and axis labels, a legend's row."""
+HEADING = 0.22
+"""Inches of what stands above all panels."""
+
+
+def small_panels(
+    count: int, tall: float, labels: tuple[str, str], handles: Sequence[Artist], heading: str = "", most: int = 5
+) -> tuple[Figure, list[Axes]]:
+    """``count`` panels of this height with the same axes, at most ``most`` side by side, and a legend of ``handles``.
+
+    Laid out by hand, with room for titles of two lines: of many panels, constrained layout takes longer than drawing.
+    """
+    rows = -(-count // most)
+    columns = -(-count // rows)
+    below = _TICKS + _ROW * _legend_rows(handles)[0] + 0.08
+    above = HEADING if heading else 0.0
+    height = above + rows * (tall + _TITLE) + below
+    figure = blank(height, layout=None)
+    head(figure, heading)
+    wide = min((WIDTH - _LEFT - _RIGHT + _SIDE) / columns - _SIDE, 2.2)
+    panels: list[Axes] = []
+    for i in range(count):
+        row, column = divmod(i, columns)
+        left, bottom = _LEFT + column * (wide + _SIDE), height - above - (row + 1) * (tall + _TITLE)
+        first = panels[0] if panels else None
+        box = (left / WIDTH, bottom / height, wide / WIDTH, tall / height)
+        panel = figure.add_axes(box, sharex=first, sharey=first)
+        lowest = i + columns >= count
+        panel.tick_params(labelsize=6.5, labelleft=column == 0, labelbottom=lowest)
+        panel.set_xlabel(labels[0] if lowest else "", fontsize=7)
+        panel.set_ylabel(labels[1] if column == 0 else "", fontsize=7)
+        panels.append(panel)
+    legend(figure, handles)
+    return figure, panels
+
+
+def head(figure: Figure, text: str) -> None:
+    """What all panels have in common, in the upper left corner."""
+    figure.text(0.08 / WIDTH, 1 - 0.19 / figure.get_figheight(), text, fontsize=8.5, fontweight="bold")
+
+
+def small_title(panel: Axes, text: str, **look: Any) -> None:
+    """A title in at most two lines, no wider than its panel."""
+    size = 7.0
+    letters = int(panel.get_position().width * WIDTH * 72 / (0.6 * size))
+    panel.set_title("\n".join(clipped(text, letters, 2)), loc="left", fontsize=size, linespacing=0.95, pad=3, **look)
+
+
+def clipped(text: str, width: int, lines: int = 1) -> list[str]:
+    """The text in at most so many lines of at most ``width`` characters; an ellipsis stands for what is cut off.
+
+    >>> clipped("dual:sdm=off,vdm=off,width=64", 13, 2)
+    ['dual:sdm=off,', 'vdm=off, wid…']
+    """
+    whole = wrapped(text, width).split("\n")
+    kept, rest = whole[: lines - 1], " ".join(whole[lines - 1 :])
+    return [*kept, rest if len(rest) <= width else f"{rest[: width - 1]}…"] if rest else kept
+
+
 def scaled(evidence: Evidence, values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.asarray(values, float) * (100 if evidence.metric.is_share else 1)
 
@@ -154,23 +216,53 @@ def axis_label(evidence: Evidence) -> str:
 
 def legend(figure: Figure, handles: Sequence[Artist]) -> None:
     """Below the panels, in even rows as wide as the longest label allows."""
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    most = int(np.clip(WIDTH * 72 // (45 + 4.6 * longest), 1, 4))
-    rows = -(-len(handles) // most)
-    columns = -(-len(handles) // rows)
-    drawn = figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, columnspacing=1.6)
+    columns = _legend_rows(handles)[1]
+    place: Any = "outside lower center" if figure.get_layout_engine() else "lower center"
+    drawn = figure.legend(
+        handles=list(handles), loc=place, ncols=columns, columnspacing=1.6, borderaxespad=0.3, borderpad=0.2
+    )
+    _grouped(drawn, handles)
+
+
+def beside(panel: Axes, handles: Sequence[Artist]) -> None:
+    """A legend to the right of a panel, in one column."""
+    for handle in handles:
+        handle.set_label("\n".join(clipped(str(handle.get_label()), 22, 2)))
+    drawn = panel.legend(
+        handles=list(handles), loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=7, handlelength=2.6,
+        borderaxespad=0.2, labelspacing=0.35,
+    )  # fmt: skip
+    _grouped(drawn, handles)
+
+
+def _grouped(drawn: Legend, handles: Sequence[Artist]) -> None:
+    """What a legend explains is in the group of what it explains."""
     for handle, key, text in zip(handles, drawn.legend_handles, drawn.get_texts(), strict=True):
         for artist in (key, text):
             if artist is not None:
                 artist.set_gid(handle.get_gid())
 
 
+def _legend_rows(handles: Sequence[Artist]) -> tuple[int, int]:
+    """Rows and columns of a legend."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    most = int(np.clip(WIDTH * 72 // (45 + 4.6 * longest), 1, 4))
+    rows = -(-len(handles) // most)
+    return rows, -(-len(handles) // rows)
+
+
 def keys(evidence: Evidence, floor: bool, ceiling: bool, line: bool = True) -> list[Artist]:
     """What the legend explains: each system, floor and ceiling."""
+    return [*(system_key(evidence, s, line) for s in evidence.systems), *bound_keys(floor, ceiling)]
+
+
+def system_key(evidence: Evidence, system: str, line: bool = True) -> Line2D:
+    shape = look(evidence, system)
+    return Line2D([], [], label=evidence.title(system), **(shape if line else shape | {"linestyle": "none"}))
+
+
+def bound_keys(floor: bool, ceiling: bool) -> list[Artist]:
     found: list[Artist] = []
-    for system in evidence.systems:
-        shape = look(evidence, system)
-        found.append(Line2D([], [], label=evidence.title(system), **(shape if line else shape | {"linestyle": "none"})))
     if ceiling:
         found.append(Line2D([], [], color=MUTED, linestyle=_DASHED, linewidth=1.3, label="ceiling (exact)"))
     if floor:
@@ -241,3 +333,9 @@ def uncertainty(evidence: Evidence, what: str) -> str:
     return (
         f"No {what.lower()}: {reason}." if reason else f"{what}: {100 * LEVEL:g} % intervals, pointwise (see Methods)."
     )
+
+
+def tiles(panel: Axes, boxes: Sequence[tuple[float, float, float, float]], **look: Any) -> None:
+    """Rectangles (left, bottom, width, height), all at once: ``facecolors`` may be one or as many as there are."""
+    corners = [[(x, y), (x + w, y), (x + w, y + h), (x, y + h)] for x, y, w, h in boxes]
+    panel.add_collection(PolyCollection(corners, **{"linewidths": 0, **look}), autolim=False)

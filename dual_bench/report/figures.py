@@ -12,19 +12,29 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dual_bench.confidence import AURC
-from dual_bench.report import canvas, confidence, degradation, dependency, findings, forest, heat
+from dual_bench.report import (
+    canvas,
+    confidence,
+    confusion,
+    degradation,
+    dependency,
+    findings,
+    forest,
+    heat,
+    matrix,
+    reliability,
+    slope,
+)
 from dual_bench.report.canvas import COLOURS, GRID, MUTED, Album, Picture
 from dual_bench.report.evidence import MATCHED, Evidence
 from dual_bench.schema import CellInfo
 
-HEAT, OVERVIEW, DEGRADATION, RANKS, FIXED_NAMES = (
-    "heatmap",
-    "overview",
-    "degradation-",
-    "ranks",
-    ("forest", "transcripts", "training", "dependency", "coverage"),
-)
-"""How the names of the figures begin: heat maps, curves of all corruptions, and of each, ranks; and other names."""
+HEAT, OVERVIEW, DEGRADATION, RANKS = "heatmap", "overview", "degradation-", "ranks"
+MATRIX, CONFUSION, RELIABILITY = "matrix-", "confusion-", "reliability-"
+PREFIXES = (HEAT, OVERVIEW, DEGRADATION, RANKS, MATRIX, CONFUSION, RELIABILITY)
+"""How the names of figures begin of which there may be several."""
+FIXED_NAMES = ("forest", "slope", "transcripts", "training", "dependency", "coverage")
+"""The names of the others."""
 
 MANY = 4
 """With more corruptions than this their curves are shown beside each other first."""
@@ -37,6 +47,10 @@ def pictures(evidence: Evidence, album: Album) -> tuple[Picture, ...]:
             *_forest(evidence, album),
             *_heat_maps(evidence, album),
             *_curves(evidence, album),
+            *_slope(evidence, album),
+            *_matrices(evidence, album),
+            *_confusion(evidence, album),
+            *_reliability(evidence, album),
             *_others(evidence, album),
         )
 
@@ -64,11 +78,13 @@ def _curves(evidence: Evidence, album: Album) -> Iterator[Picture]:
         alt = findings.overview_finding(evidence, names, regime)
         name = f"{OVERVIEW}-{canvas.file_name(regime)}"
         yield album.save(figure, name, f"All degradation curves, trained {regime}", caption, alt)
-    if evidence.study and evidence.reference and len(evidence.systems) > degradation.MOST_TOGETHER:
+    many = len(evidence.systems) > degradation.MOST_TOGETHER
+    if many and evidence.study and evidence.reference:
         yield from _apart(evidence, album, names)
         return
     for corruption in names:
-        figure, caption = degradation.degradation(evidence, corruption), degradation.caption(evidence, corruption)
+        figure = (degradation.grouped if many else degradation.degradation)(evidence, corruption)
+        caption = degradation.caption(evidence, corruption)
         alt = findings.curve_finding(evidence, corruption, evidence.regimes)
         name, title = f"{DEGRADATION}{canvas.file_name(corruption)}", evidence.noise.label(corruption)
         yield album.save(figure, name, f"Degradation under {title}", caption, alt)
@@ -86,6 +102,35 @@ def _apart(evidence: Evidence, album: Album, names: Sequence[str]) -> Iterator[P
             name = f"{DEGRADATION}{canvas.file_name(corruption)}-{canvas.file_name(regime)}"
             title = f"Degradation under {evidence.noise.label(corruption)}, trained {regime}"
             yield album.save(figure, name, title, caption, alt)
+
+
+def _slope(evidence: Evidence, album: Album) -> Iterator[Picture]:
+    if evidence.heaviest:
+        figure, caption, alt = slope.figure(evidence), slope.caption(evidence), slope.finding(evidence)
+        yield album.save(figure, "slope", "From clean text to the heaviest noise", caption, alt)
+
+
+def _matrices(evidence: Evidence, album: Album) -> Iterator[Picture]:
+    for regime in matrix.compared(evidence):
+        figure, caption = matrix.figure(evidence, regime), matrix.caption(evidence, regime)
+        name, title = f"{MATRIX}{canvas.file_name(regime)}", f"Every pair of systems, trained {regime}"
+        yield album.save(figure, name, title, caption, matrix.finding(evidence, regime))
+
+
+def _confusion(evidence: Evidence, album: Album) -> Iterator[Picture]:
+    counts = confusion.counted(evidence)
+    for regime in evidence.regimes if counts else ():
+        figure, caption = confusion.figure(evidence, counts, regime), confusion.caption(evidence, counts, regime)
+        name, title = f"{CONFUSION}{canvas.file_name(regime)}", f"Confusion matrices, trained {regime}"
+        yield album.save(figure, name, title, caption, confusion.finding(evidence, counts, regime))
+
+
+def _reliability(evidence: Evidence, album: Album) -> Iterator[Picture]:
+    bins = reliability.binned(evidence)
+    for regime in evidence.regimes if bins else ():
+        figure, caption = reliability.figure(evidence, bins, regime), reliability.caption(evidence, bins, regime)
+        name, title = f"{RELIABILITY}{canvas.file_name(regime)}", f"Calibration, trained {regime}"
+        yield album.save(figure, name, title, caption, reliability.finding(evidence, bins, regime))
 
 
 def _others(evidence: Evidence, album: Album) -> Iterator[Picture]:
@@ -176,29 +221,20 @@ def learning(evidence: Evidence) -> Figure:
     """Validation loss by epoch: a small panel for each system, a thin line for each trained model; of the regime
     matched, which trains one for each condition, the median and the range."""
     systems = evidence.systems
-    columns = min(3, len(systems))
-    rows = -(-len(systems) // columns)
-    figure, panels = canvas.subplots(rows, columns, 0.7 + 1.35 * rows)
     shapes = {r: {"color": COLOURS[1 + i], "linestyle": canvas.DASHES[i]} for i, r in enumerate(evidence.regimes)}
-    for i, (panel, system) in enumerate(zip(panels, systems, strict=False)):
+    keys = [Line2D([], [], marker=None if r == MATCHED else "o", label=f"trained {r}", **shapes[r]) for r in shapes]
+    drawn, panels = canvas.small_panels(len(systems), 1.0, ("epoch", "validation loss"), keys, most=4)
+    for panel, system in zip(panels, systems, strict=True):
+        panel.set_gid(canvas.group(evidence, system))
         for regime, shape in shapes.items():
             if regime == MATCHED:
                 _range(panel, evidence.cells(system, regime), shape)
                 continue
             for record in evidence.cells(system, regime):
                 _losses(panel, record, shape)
-        panel.set_title(canvas.wrapped(evidence.title(system), 34), loc="left")
-        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        if i + columns >= len(systems):
-            panel.set_xlabel("epoch")
-            panel.tick_params(labelbottom=True)
-        if i % columns == 0:
-            panel.set_ylabel("validation loss")
-    for panel in panels[len(systems) :]:
-        panel.set_visible(False)
-    marks = {regime: None if regime == MATCHED else "o" for regime in shapes}
-    canvas.legend(figure, [Line2D([], [], marker=marks[r], label=f"trained {r}", **shapes[r]) for r in shapes])
-    return figure
+        canvas.small_title(panel, evidence.title(system))
+        panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return drawn
 
 
 def _validation(record: CellInfo) -> list[float]:
