@@ -6,6 +6,7 @@ paper asks for it), so that a figure survives greyscale and colour blindness. Wi
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import textwrap
@@ -29,6 +30,9 @@ from dual_bench.report.evidence import LEVEL, Evidence
 from dual_bench.report.numbers import plural
 from dual_bench.stats.curves import Estimate
 from dual_bench.store import replacing, write_text
+
+MOST_TOGETHER = 7
+"""Systems whose curves one panel has room for."""
 
 WIDTH = 7.0
 """Inches: two columns of a paper."""
@@ -63,8 +67,9 @@ def style() -> AbstractContextManager[None]:
 
 
 def file_name(text: str) -> str:
-    """The text with only letters, digits and dashes, for the name of a file."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in text)
+    """The text with only letters, digits and dashes, for the name of a file; what is too long ends in its digest."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in text)
+    return safe if len(safe) <= 80 else f"{safe[:60]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def wrapped(text: str, width: int) -> str:
@@ -186,6 +191,44 @@ def head(figure: Figure, text: str) -> None:
     figure.text(0.08 / WIDTH, 1 - 0.19 / figure.get_figheight(), text, fontsize=8.5, fontweight="bold")
 
 
+@dataclass(frozen=True)
+class Seat:
+    """A panel of a crowd: the training regime, and the few systems that it shows."""
+
+    panel: Axes
+    regime: str
+    systems: tuple[str, ...]
+    top: bool
+
+
+def crowd(evidence: Evidence, tall: float, above: float, labels: tuple[str, str]) -> tuple[Figure, list[Seat]]:
+    """Room for more systems than one panel has: a row of panels for a few of them, each beside the first of all.
+
+    There is a column for each regime, and the systems of a row are named to the right of it.
+    """
+    first, *others = evidence.systems
+    rows = -(-len(others) // (MOST_TOGETHER - 1))
+    size = -(-len(others) // rows)
+    left, right, below, regimes = 0.55, 1.75, 0.65, evidence.regimes
+    wide = min((WIDTH - left - right - _SIDE * (len(regimes) - 1)) / len(regimes), 3.2)
+    height = above + rows * (tall + _SIDE) + below
+    figure, seats, shared = blank(height, layout=None), [], None
+    for row, column in np.ndindex(rows, len(regimes)):
+        corner = (left + column * (wide + _SIDE), height - above - row * (tall + _SIDE) - tall)
+        box = (corner[0] / WIDTH, corner[1] / height, wide / WIDTH, tall / height)
+        panel = figure.add_axes(box, sharex=shared, sharey=shared)
+        shared = shared or panel
+        together = (first, *others[row * size : (row + 1) * size])
+        there = evidence.trained(regimes[column])
+        seats.append(Seat(panel, regimes[column], tuple(s for s in together if s in there), row == 0))
+        panel.tick_params(labelsize=7, labelbottom=row == rows - 1, labelleft=column == 0)
+        panel.set_xlabel(labels[0] if row == rows - 1 else "", fontsize=7)
+        panel.set_ylabel(labels[1] if column == 0 else "", fontsize=7)
+        if column == len(regimes) - 1:
+            _beside(panel, [system_key(evidence, system) for system in together])
+    return figure, seats
+
+
 def small_title(panel: Axes, text: str, **look: Any) -> None:
     """A title in at most two lines, no wider than its panel."""
     size = 7.0
@@ -216,7 +259,9 @@ def axis_label(evidence: Evidence) -> str:
 
 def legend(figure: Figure, handles: Sequence[Artist]) -> None:
     """Below the panels, in even rows as wide as the longest label allows."""
-    columns = _legend_rows(handles)[1]
+    rows, columns = _legend_rows(handles)
+    if figure.get_layout_engine():
+        figure.set_figheight(figure.get_figheight() + _ROW * max(rows - 2, 0))
     place: Any = "outside lower center" if figure.get_layout_engine() else "lower center"
     drawn = figure.legend(
         handles=list(handles), loc=place, ncols=columns, columnspacing=1.6, borderaxespad=0.3, borderpad=0.2
@@ -224,10 +269,10 @@ def legend(figure: Figure, handles: Sequence[Artist]) -> None:
     _grouped(drawn, handles)
 
 
-def beside(panel: Axes, handles: Sequence[Artist]) -> None:
+def _beside(panel: Axes, handles: Sequence[Artist]) -> None:
     """A legend to the right of a panel, in one column."""
     for handle in handles:
-        handle.set_label("\n".join(clipped(str(handle.get_label()), 22, 2)))
+        handle.set_label("\n".join(clipped(str(handle.get_label()), 20, 2)))
     drawn = panel.legend(
         handles=list(handles), loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=7, handlelength=2.6,
         borderaxespad=0.2, labelspacing=0.35,
@@ -244,7 +289,9 @@ def _grouped(drawn: Legend, handles: Sequence[Artist]) -> None:
 
 
 def _legend_rows(handles: Sequence[Artist]) -> tuple[int, int]:
-    """Rows and columns of a legend."""
+    """Rows and columns of a legend, whose labels are shortened if need be."""
+    for handle in handles:
+        handle.set_label(clipped(str(handle.get_label()), 40)[0])
     longest = max(len(str(handle.get_label())) for handle in handles)
     most = int(np.clip(WIDTH * 72 // (45 + 4.6 * longest), 1, 4))
     rows = -(-len(handles) // most)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dual_bench.report import canvas
-from dual_bench.report.canvas import MUTED, WIDTH
+from dual_bench.report.canvas import MOST_TOGETHER, MUTED
 from dual_bench.report.evidence import MATCHED, Evidence
 from dual_bench.report.noise import in_families, rate_is
 
@@ -52,10 +52,6 @@ def _curve(
     canvas.line(panel, evidence, system, x, [estimate for _, estimate in points], shape=shape)
 
 
-MOST_TOGETHER = 7
-"""Systems whose curves one panel has room for."""
-
-
 def apart(evidence: Evidence, corruption: str, regime: str) -> Figure:
     """The degradation curve of every variant of an ablation beside that of the baseline, a small panel for each."""
     base = evidence.reference
@@ -80,34 +76,17 @@ def apart(evidence: Evidence, corruption: str, regime: str) -> Figure:
     return figure
 
 
-def grouped(evidence: Evidence, corruption: str) -> Figure:
-    """The same as ``degradation`` for many systems: a row of panels for a few of them, each beside the reference."""
-    regimes, tall, above, below, side = evidence.regimes, 1.45, 0.3, 0.62, 0.2
-    first, *others = evidence.systems
-    rows = -(-len(others) // (MOST_TOGETHER - 1))
-    size = -(-len(others) // rows)
-    left, right = 0.55, 1.75
-    wide = min((WIDTH - left - right - side * (len(regimes) - 1)) / len(regimes), 3.2)
-    height = above + rows * (tall + side) + below
-    figure = canvas.blank(height, layout=None)
+def crowded(evidence: Evidence, corruption: str) -> Figure:
+    """The same as ``degradation`` for many systems."""
+    labels = (_x_label(evidence, corruption), canvas.axis_label(evidence))
+    figure, seats = canvas.crowd(evidence, 1.45, 0.3, labels)
     floor, ceiling, promised = evidence.floor(), _ceiling(evidence, corruption), False
-    panels: list[Axes] = []
-    for row, column in np.ndindex(rows, len(regimes)):
-        regime, of = regimes[column], [first, *others[row * size : (row + 1) * size]]
-        corner = (left + column * (wide + side), height - above - row * (tall + side) - tall)
-        box = (corner[0] / WIDTH, corner[1] / height, wide / WIDTH, tall / height)
-        panel = figure.add_axes(box, sharex=panels[0] if panels else None, sharey=panels[0] if panels else None)
-        panels.append(panel)
-        for system in [s for s in reversed(of) if s in evidence.trained(regime)]:
-            promised |= canvas.promise(panel, evidence, system, regime)
-            _curve(panel, evidence, system, regime, corruption)
-        canvas.bounds(panel, evidence, floor, ceiling)
-        panel.tick_params(labelsize=7, labelbottom=row == rows - 1, labelleft=column == 0)
-        panel.set_title(f"trained {regime}" if row == 0 else "", loc="left", fontweight="bold")
-        panel.set_xlabel(_x_label(evidence, corruption) if row == rows - 1 else "", fontsize=7)
-        panel.set_ylabel(canvas.axis_label(evidence) if column == 0 else "", fontsize=7)
-        if column == len(regimes) - 1:
-            canvas.beside(panel, [canvas.system_key(evidence, system) for system in of])
+    for seat in seats:
+        for system in reversed(seat.systems):
+            promised |= canvas.promise(seat.panel, evidence, system, seat.regime)
+            _curve(seat.panel, evidence, system, seat.regime, corruption)
+        canvas.bounds(seat.panel, evidence, floor, ceiling)
+        seat.panel.set_title(f"trained {seat.regime}" if seat.top else "", loc="left", fontweight="bold")
     keys = canvas.bound_keys(bool(np.isfinite(floor)), bool(ceiling))
     if keys or promised:
         canvas.legend(figure, [*keys, *([canvas.promise_key()] if promised else [])])

@@ -27,6 +27,7 @@ from dual_bench.report import (
 )
 from dual_bench.report.canvas import COLOURS, GRID, MUTED, Album, Picture
 from dual_bench.report.evidence import MATCHED, Evidence
+from dual_bench.report.noise import Place
 from dual_bench.schema import CellInfo
 
 HEAT, OVERVIEW, DEGRADATION, RANKS = "heatmap", "overview", "degradation-", "ranks"
@@ -78,12 +79,12 @@ def _curves(evidence: Evidence, album: Album) -> Iterator[Picture]:
         alt = findings.overview_finding(evidence, names, regime)
         name = f"{OVERVIEW}-{canvas.file_name(regime)}"
         yield album.save(figure, name, f"All degradation curves, trained {regime}", caption, alt)
-    many = len(evidence.systems) > degradation.MOST_TOGETHER
+    many = len(evidence.systems) > canvas.MOST_TOGETHER
     if many and evidence.study and evidence.reference:
         yield from _apart(evidence, album, names)
         return
     for corruption in names:
-        figure = (degradation.grouped if many else degradation.degradation)(evidence, corruption)
+        figure = (degradation.crowded if many else degradation.degradation)(evidence, corruption)
         caption = degradation.caption(evidence, corruption)
         alt = findings.curve_finding(evidence, corruption, evidence.regimes)
         name, title = f"{DEGRADATION}{canvas.file_name(corruption)}", evidence.noise.label(corruption)
@@ -142,7 +143,7 @@ def _others(evidence: Evidence, album: Album) -> Iterator[Picture]:
         figure, caption = dependency.figure(evidence), dependency.caption(evidence)
         title = "What each modality is worth"
         yield album.save(figure, "dependency", title, caption, dependency.finding(evidence))
-    if AURC.name in evidence.ends and len(evidence.systems) <= degradation.MOST_TOGETHER:
+    if AURC.name in evidence.ends and len(evidence.systems) <= canvas.MOST_TOGETHER:
         figure, caption = confidence.figure(evidence), confidence.caption(evidence)
         yield album.save(figure, "coverage", "Accuracy and coverage", caption, confidence.finding(evidence))
     if evidence.run.cells:
@@ -155,31 +156,46 @@ def _others(evidence: Evidence, album: Album) -> Iterator[Picture]:
 
 def recognisers(evidence: Evidence) -> Figure:
     """The primary metric against the measured word error rate of real transcripts, and of made noise beside it."""
-    regimes, floor = evidence.regimes, evidence.floor()
     heard = [p for p in evidence.places if p.rate == 0 or p.corruption in evidence.transcripts]
     x = np.array([100 * evidence.noise.wer(p.corruption, p.rate) for p in heard])
-    edge = 1.25 * max(float(np.nanmax(x)), 1.0)
-    figure, panels = canvas.subplots(1, len(regimes), 3.3)
-    for panel, regime in zip(panels, regimes, strict=True):
-        systems = evidence.trained(regime)
-        for i, system in enumerate(systems):
-            shape = canvas.look(evidence, system)
+    edge, pad = 1.25 * max(float(np.nanmax(x)), 1.0), 8 + 9 * len(heard)
+    labels, known = ("measured word error rate (%)", canvas.axis_label(evidence)), bool(np.isfinite(evidence.floor()))
+    if len(evidence.systems) > canvas.MOST_TOGETHER:
+        figure, seats = canvas.crowd(evidence, 1.6, 0.2 + pad / 72, labels)
+        keys = canvas.bound_keys(known, False)
+    else:
+        figure, panels = canvas.subplots(1, len(evidence.regimes), 3.3)
+        seats = [canvas.Seat(p, r, evidence.trained(r), True) for p, r in zip(panels, evidence.regimes, strict=True)]
+        keys = canvas.keys(evidence, known, False, line=False)
+        panels[0].set_ylabel(labels[1])
+    for seat in seats:
+        for i, system in enumerate(seat.systems):
             if made := _beside(evidence):
-                _thin(panel, evidence, system, regime, made)
-            estimates = [evidence.at(system, regime, place) for place in heard]
-            y, low, high = (canvas.scaled(evidence, values) for values in canvas.ends(estimates))
+                _thin(seat.panel, evidence, system, seat.regime, made)
             # side by side, so that equal estimates do not hide one another
-            aside = edge * 0.011 * (i - (len(systems) - 1) / 2)
-            panel.plot(x + aside, y, **shape | {"linestyle": "none", "markersize": 4.2})
-            panel.vlines(x + aside, low, high, color=shape["color"], linewidth=0.9, gid=shape["gid"])
-        canvas.bounds(panel, evidence, floor, [])
-        panel.set_xlim(-0.06 * edge, edge)
-        panel.set_title(f"trained {regime}", loc="left", fontweight="bold", pad=8 + 9 * len(heard))
-        panel.set_xlabel("measured word error rate (%)")
-        _names(panel, [p.label.removesuffix(" text") for p in heard], x)
-    panels[0].set_ylabel(canvas.axis_label(evidence))
-    canvas.legend(figure, canvas.keys(evidence, bool(np.isfinite(floor)), False, line=False))
+            aside = edge * 0.011 * (i - (len(seat.systems) - 1) / 2)
+            _heard(seat.panel, evidence, (system, seat.regime), heard, x + aside)
+        canvas.bounds(seat.panel, evidence, evidence.floor(), [])
+        seat.panel.set_xlim(-0.06 * edge, edge)
+        if len(evidence.systems) <= canvas.MOST_TOGETHER:
+            seat.panel.set_xlabel(labels[0])
+        if seat.top:
+            seat.panel.set_title(f"trained {seat.regime}", loc="left", fontweight="bold", pad=pad)
+        _names(seat.panel, [p.label.removesuffix(" text") for p in heard] if seat.top else [""] * len(heard), x)
+    if keys:
+        canvas.legend(figure, keys)
     return figure
+
+
+def _heard(
+    panel: Axes, evidence: Evidence, who: tuple[str, str], heard: Sequence[Place], x: np.ndarray[Any, np.dtype[Any]]
+) -> None:
+    """What one system makes of each text."""
+    shape = canvas.look(evidence, who[0])
+    estimates = [evidence.at(*who, place) for place in heard]
+    y, low, high = (canvas.scaled(evidence, values) for values in canvas.ends(estimates))
+    panel.plot(x, y, **shape | {"linestyle": "none", "markersize": 4.2})
+    panel.vlines(x, low, high, color=shape["color"], linewidth=0.9, gid=shape["gid"])
 
 
 def _beside(evidence: Evidence) -> str:
