@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from dual_bench.metrics import Metric, ratio
-from dual_bench.types import FloatArray
+from dual_bench.types import FloatArray, IntArray
 
 # ------------------------------------------------------------------------------------------------- Brier
 
@@ -45,16 +45,20 @@ the score of one class that is often reported. No departure.
 
 # --------------------------------------------------------------------------------------------------- ECE
 
-_BINS = 15
+BINS = 15
+
+
+def bin_of(confidence: FloatArray) -> IntArray:
+    """The bin of ECE, 0 to ``BINS`` - 1, that each top probability lies in."""
+    # only inner edges, so that the outer bins hold whatever lies beyond; an edge belongs to the bin below it
+    return np.searchsorted(np.arange(1, BINS) / BINS, confidence)
 
 
 def _gaps(truth: FloatArray, scores: FloatArray) -> FloatArray:
     # a softmax of float32 can end a little above 1
     confidence = np.minimum(np.asarray(scores.max(axis=1), float), 1)
-    # only inner edges, so that the outer bins hold whatever lies beyond; an edge belongs to the bin below it
-    bins = np.searchsorted(np.arange(1, _BINS) / _BINS, confidence)
     gap = (scores.argmax(axis=1) == truth) - confidence
-    return np.concatenate([np.eye(_BINS)[bins] * gap[:, None], np.ones((len(truth), 1))], axis=1)
+    return np.concatenate([np.eye(BINS)[bin_of(confidence)] * gap[:, None], np.ones((len(truth), 1))], axis=1)
 
 
 def _mean_gap(sums: FloatArray) -> FloatArray:
@@ -67,7 +71,7 @@ ECE = Metric(
     task="classification",
     higher_is_better=False,
     about="confidence",
-    definition=f"expected calibration error: distance of accuracy from mean confidence in each of {_BINS} bins of "
+    definition=f"expected calibration error: distance of accuracy from mean confidence in each of {BINS} bins of "
     "equal width, weighted by the bin's count; biased upward in small samples",
     statistics=_gaps,
     value=_mean_gap,
@@ -92,7 +96,7 @@ def ece_noise(utterances: int) -> float:
     >>> round(ece_noise(600), 3)
     0.057
     """
-    return 0.36 * float(np.sqrt(_BINS / utterances))
+    return 0.36 * float(np.sqrt(BINS / utterances))
 
 
 # -------------------------------------------------------------------------------------------------- AURC

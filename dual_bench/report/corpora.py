@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from dual_bench import seeding
 from dual_bench.catalog import METRICS
 from dual_bench.metrics import Metric
 from dual_bench.report import canvas, page, ranking
-from dual_bench.report.canvas import Picture
+from dual_bench.report.canvas import Album, Picture
 from dual_bench.report.evidence import LEVEL, RESAMPLES
 from dual_bench.report.numbers import cell, fixed, listing, noun, p_value, percent, plural
 from dual_bench.report.rows import clean
@@ -245,7 +244,7 @@ def summary(found: Ranking) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------- figures and words
 
 
-def pictures(found: Ranking, folder: Path) -> tuple[Picture, ...]:
+def pictures(found: Ranking, album: Album) -> tuple[Picture, ...]:
     """A critical-difference diagram for each regime whose ranks can be tested."""
     drawn = []
     with canvas.style():
@@ -264,7 +263,7 @@ def pictures(found: Ranking, folder: Path) -> tuple[Picture, ...]:
                 "they are equal."
             )
             name = f"ranks-{canvas.file_name(regime)}"
-            drawn.append(canvas.save(diagram.draw(), folder, name, title, caption, diagram.finding()))
+            drawn.append(album.save(diagram.draw(), name, title, caption, diagram.finding()))
     return tuple(drawn)
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from dual_bench.report import canvas
+from dual_bench.report.canvas import MOST_TOGETHER, MUTED
 from dual_bench.report.evidence import MATCHED, Evidence
 from dual_bench.report.noise import in_families, rate_is
 
@@ -50,36 +52,44 @@ def _curve(
     canvas.line(panel, evidence, system, x, [estimate for _, estimate in points], shape=shape)
 
 
-MOST_TOGETHER = 7
-"""Systems whose curves one panel has room for."""
-
-
 def apart(evidence: Evidence, corruption: str, regime: str) -> Figure:
     """The degradation curve of every variant of an ablation beside that of the baseline, a small panel for each."""
     base = evidence.reference
     others = [system for system in evidence.trained(regime) if system != base]
-    columns = 4
-    rows = -(-len(others) // columns)
-    figure, panels = canvas.subplots(rows, columns, 0.9 + 1.35 * rows)
-    floor, promised = evidence.floor(), False
-    for i, (panel, system) in enumerate(zip(panels, others, strict=False)):
+    floor, ceiling = evidence.floor(), _ceiling(evidence, corruption)
+    promised = any(
+        bound.reads_words and trained == regime for (_, trained), bound in evidence.certified.items()
+    )  # every variant has a panel, and needs no key
+    keys = [canvas.system_key(evidence, str(base)), *canvas.bound_keys(bool(np.isfinite(floor)), bool(ceiling))]
+    labels = ("measured WER (%)" if _by_wer(evidence, corruption) else "nominal rate (%)", canvas.axis_label(evidence))
+    figure, panels = canvas.small_panels(
+        len(others), 1.0, labels, [*keys, *([canvas.promise_key()] if promised else [])], f"trained {regime}", most=4
+    )
+    for panel, system in zip(panels, others, strict=True):
+        panel.set_gid(canvas.group(evidence, system))
         for one, shape in ((base, canvas.look(evidence, str(base))), (system, canvas.VARIANT)):
             if one in evidence.trained(regime):
-                promised |= canvas.promise(panel, evidence, str(one), regime, shape)
+                canvas.promise(panel, evidence, str(one), regime, shape)
                 _curve(panel, evidence, str(one), regime, corruption, shape)
-        canvas.bounds(panel, evidence, floor, _ceiling(evidence, corruption))
-        panel.set_title(canvas.wrapped(evidence.title(system), 26), loc="left", fontsize=7)
-        if i + columns >= len(others):
-            panel.tick_params(labelbottom=True)
-            panel.set_xlabel("measured WER (%)" if _by_wer(evidence, corruption) else "nominal rate (%)", fontsize=7)
-        if i % columns == 0:
-            panel.set_ylabel(canvas.axis_label(evidence), fontsize=7)
-    for panel in panels[len(others) :]:
-        panel.set_visible(False)
-    titled = {evidence.title(system) for system in others}  # each has a panel, and needs no key
-    keys = canvas.keys(evidence, bool(np.isfinite(floor)), bool(_ceiling(evidence, corruption)))
-    keys = [key for key in keys if key.get_label() not in titled]
-    canvas.legend(figure, [*keys, *([canvas.promise_key()] if promised else [])])
+        canvas.bounds(panel, evidence, floor, ceiling)
+        canvas.small_title(panel, evidence.title(system))
+    return figure
+
+
+def crowded(evidence: Evidence, corruption: str) -> Figure:
+    """The same as ``degradation`` for many systems."""
+    labels = (_x_label(evidence, corruption), canvas.axis_label(evidence))
+    figure, seats = canvas.crowd(evidence, 1.45, 0.3, labels)
+    floor, ceiling, promised = evidence.floor(), _ceiling(evidence, corruption), False
+    for seat in seats:
+        for system in reversed(seat.systems):
+            promised |= canvas.promise(seat.panel, evidence, system, seat.regime)
+            _curve(seat.panel, evidence, system, seat.regime, corruption)
+        canvas.bounds(seat.panel, evidence, floor, ceiling)
+        seat.panel.set_title(f"trained {seat.regime}" if seat.top else "", loc="left", fontweight="bold")
+    keys = canvas.bound_keys(bool(np.isfinite(floor)), bool(ceiling))
+    if keys or promised:
+        canvas.legend(figure, [*keys, *([canvas.promise_key()] if promised else [])])
     return figure
 
 
@@ -102,26 +112,26 @@ def _promised(evidence: Evidence, regimes: Sequence[str]) -> str:
 def overview(evidence: Evidence, regime: str) -> Figure:
     """A small panel for each corruption, in families; all systems trained in one regime."""
     names = in_families(curved(evidence))
-    columns = 4
-    rows = -(-len(names) // columns)
-    figure, panels = canvas.subplots(rows, columns, 1.05 + 1.4 * rows)
     floor, ceilings = evidence.floor(), [_ceiling(evidence, name) for name in names]
-    for place, (panel, name, ceiling) in enumerate(zip(panels, names, ceilings, strict=False)):
-        for system in reversed(evidence.trained(regime)):
-            points = evidence.curves[system, regime, name]
+    systems, many = evidence.trained(regime), len(evidence.systems) > MOST_TOGETHER
+    keys = canvas.keys(evidence, bool(np.isfinite(floor)), any(ceilings))
+    if many:
+        told = [canvas.system_key(evidence, s) for s in systems if s == evidence.systems[0]]
+        others = Line2D([], [], color=MUTED, label="each other system")
+        keys = [*told, others, *canvas.bound_keys(bool(np.isfinite(floor)), any(ceilings))]
+    labels = ("", canvas.axis_label(evidence))
+    figure, panels = canvas.small_panels(len(names), 1.05, labels, keys, f"trained {regime}", most=4)
+    for place, (panel, name, ceiling) in enumerate(zip(panels, names, ceilings, strict=True)):
+        for system in reversed(systems):
+            points, shape = evidence.curves[system, regime, name], canvas.look(evidence, system)
+            if many and system != evidence.systems[0]:
+                shape |= {"color": MUTED, "linestyle": "-", "marker": None, "linewidth": 0.6, "alpha": 0.7}
             x = _heaviness(evidence, name, [rate for rate, _ in points])
-            canvas.line(panel, evidence, system, x, [estimate for _, estimate in points], band=False)
+            canvas.line(panel, evidence, system, x, [estimate for _, estimate in points], band=False, shape=shape)
         canvas.bounds(panel, evidence, floor, ceiling)
-        panel.set_title(evidence.noise.label(name).replace(" (", "\n("), loc="left", fontsize=7)
-        if place + columns >= len(names):
-            panel.tick_params(labelbottom=True)
+        canvas.small_title(panel, evidence.noise.label(name))
+        if place + 4 >= len(names):
             panel.set_xlabel(f"{'word error' if _by_wer(evidence, name) else 'nominal'} rate (%)", fontsize=7)
-        if place % columns == 0:
-            panel.set_ylabel(canvas.axis_label(evidence), fontsize=7)
-    for panel in panels[len(names) :]:
-        panel.set_visible(False)
-    figure.suptitle(f"trained {regime}", x=0.01, ha="left", fontsize=8.5, fontweight="bold")
-    canvas.legend(figure, canvas.keys(evidence, bool(np.isfinite(floor)), any(ceilings)))
     return figure
 
 
@@ -166,9 +176,17 @@ def overview_caption(evidence: Evidence, regime: str) -> str:
     names = curved(evidence)
     return (
         f"{evidence.metric.title} of all systems, trained {regime}, a panel for each corruption of the test text. "
-        f"Lines: {canvas.points(evidence)}. {_axis_note(evidence, names, (regime,))}"
+        f"{_unnamed(evidence)}Lines: {canvas.points(evidence)}. {_axis_note(evidence, names, (regime,))}"
         f"Intervals: in the figure of each corruption.{_lines(evidence, any(evidence.ceiling(name) for name in names))}"
     )
+
+
+def _unnamed(evidence: Evidence) -> str:
+    """Where lines are told apart that an overview has no room to name."""
+    if len(evidence.systems) <= MOST_TOGETHER:
+        return ""
+    first = evidence.title(evidence.systems[0])
+    return f"Ink: {first}; which grey line is which system is in the figure of each corruption. "
 
 
 def _axis_note(evidence: Evidence, names: Sequence[str], regimes: Sequence[str] = ()) -> str:

@@ -97,7 +97,7 @@ def figure(evidence: Evidence) -> Figure:
     perceiver."""
     regimes = [r for r in evidence.regimes if any(d.regime == r for d in evidence.dependence)]
     most = max(len(evidence.trained(r)) for r in regimes)
-    drawn, panels = canvas.subplots(len(regimes), 2, 0.8 + len(regimes) * (0.6 + 0.42 * most))
+    drawn, panels = canvas.subplots(len(regimes), 2, 0.8 + len(regimes) * (0.6 + (0.42 if most <= 8 else 0.24) * most))
     game = ceiling_game(evidence.run.info.ceilings) if evidence.metric.name == "accuracy" else {}
     oracle = shapley(game) if game else {}
     for i, regime in enumerate(regimes):
@@ -105,19 +105,21 @@ def figure(evidence: Evidence) -> Figure:
         for j, reading in enumerate(("absent", "permuted")):
             panel = panels[2 * i + j]
             for row, system in enumerate(reversed(systems)):
-                found = _of(evidence, system, regime)
+                found, gid = _of(evidence, system, regime), canvas.group(evidence, system)
                 for k, m in enumerate(MODALITIES):  # the words on top
                     if (one := found.get(("shapley", m, reading))) is None:
                         continue
                     y = row + 0.26 * (k - 1)
                     value, low, high = canvas.scaled(evidence, [one.value, one.interval.low, one.interval.high])
-                    panel.barh(y, value, height=0.24, color=_INKS[m], alpha=0.75)
+                    panel.barh(y, value, height=0.24, color=_INKS[m], alpha=0.75, gid=gid)
                     if np.isfinite(low):
-                        panel.hlines(y, low, high, color=INK, linewidth=0.9)
+                        panel.hlines(y, low, high, color=INK, linewidth=0.9, gid=gid)
                     if reading == "absent" and oracle and abs(one.value) > 1e-9:  # of what the model reads
-                        panel.plot(canvas.scaled(evidence, [oracle[m]])[0], y, marker="|", color=INK, markersize=6)
+                        at = canvas.scaled(evidence, [oracle[m]])[0]
+                        panel.plot(at, y, marker="|", color=INK, markersize=6, gid=gid)
             panel.axvline(0, color=INK, linewidth=0.8)
-            panel.set_yticks(range(len(systems)), [canvas.wrapped(evidence.title(s), 24) for s in reversed(systems)])
+            names = ["\n".join(canvas.clipped(evidence.title(s), 24, 2)) for s in reversed(systems)]
+            panel.set_yticks(range(len(systems)), names)
             panel.grid(visible=False, axis="y")
             panel.set_title(f"trained {regime}, {reading}", loc="left", fontsize=8)
             if i == len(regimes) - 1:

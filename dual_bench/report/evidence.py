@@ -18,7 +18,7 @@ from dual_bench.report.certified import Certified, gather_certified
 from dual_bench.report.noise import Noise, Place
 from dual_bench.report.rows import Rows, read
 from dual_bench.schema import CellInfo, StudyInfo
-from dual_bench.stats.contrasts import Contrast, compare
+from dual_bench.stats.contrasts import Contrast, Pair, compare, every_pair
 from dual_bench.stats.curves import Estimate, estimate_of, key, of_metric, of_sums, overall, point, rates
 from dual_bench.stats.dependency import Dependence, dependency
 from dual_bench.stats.effects import Effect, effects
@@ -232,6 +232,17 @@ class Evidence:
         names = {place.corruption, f"{place.corruption} {place.rate}"}
         pairs = ({self.reference, system}, regime)
         return next((c for c in self.contrasts if ({c.left, c.right}, c.regime) == pairs and c.quantity in names), None)
+
+    def pairwise(self, regime: str, place: Place) -> tuple[Pair, ...]:
+        """Every system trained in ``regime`` against each other under one condition; computed once."""
+        if (regime, place) not in self._pairwise:
+            points = {s: self.point(key(s, regime, place.corruption, place.rate)) for s in self.trained(regime)}
+            self._pairwise[regime, place] = every_pair(points, self.metric.higher_is_better, LEVEL)
+        return self._pairwise[regime, place]
+
+    @cached_property
+    def _pairwise(self) -> dict[tuple[str, Place], tuple[Pair, ...]]:
+        return {}
 
     def no_interval(self) -> str:
         """Why estimates have no interval, or nothing."""

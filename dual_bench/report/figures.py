@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,69 +12,86 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dual_bench.confidence import AURC
-from dual_bench.report import canvas, confidence, degradation, dependency, findings, forest, heat
-from dual_bench.report.canvas import COLOURS, GRID, MUTED, Picture
+from dual_bench.report import (
+    canvas,
+    confidence,
+    confusion,
+    degradation,
+    dependency,
+    findings,
+    forest,
+    heat,
+    matrix,
+    reliability,
+    slope,
+)
+from dual_bench.report.canvas import COLOURS, GRID, MUTED, Album, Picture
 from dual_bench.report.evidence import MATCHED, Evidence
+from dual_bench.report.noise import Place
 from dual_bench.schema import CellInfo
 
-HEAT, OVERVIEW, DEGRADATION, RANKS, FIXED_NAMES = (
-    "heatmap",
-    "overview",
-    "degradation-",
-    "ranks",
-    ("forest", "transcripts", "training", "dependency", "coverage"),
-)
-"""How the names of the figures begin: heat maps, curves of all corruptions, and of each, ranks; and other names."""
+HEAT, OVERVIEW, DEGRADATION, RANKS = "heatmap", "overview", "degradation-", "ranks"
+MATRIX, CONFUSION, RELIABILITY = "matrix-", "confusion-", "reliability-"
+PREFIXES = (HEAT, OVERVIEW, DEGRADATION, RANKS, MATRIX, CONFUSION, RELIABILITY)
+"""How the names of figures begin of which there may be several."""
+FIXED_NAMES = ("forest", "slope", "transcripts", "training", "dependency", "coverage")
+"""The names of the others."""
 
 MANY = 4
 """With more corruptions than this their curves are shown beside each other first."""
 
 
-def pictures(evidence: Evidence, folder: Path) -> tuple[Picture, ...]:
-    """Draw every figure the run has rows for, and write each as SVG and PNG into ``folder``."""
+def pictures(evidence: Evidence, album: Album) -> tuple[Picture, ...]:
+    """Draw every figure the run has rows for."""
     with canvas.style():
         return (
-            *_forest(evidence, folder),
-            *_heat_maps(evidence, folder),
-            *_curves(evidence, folder),
-            *_others(evidence, folder),
+            *_forest(evidence, album),
+            *_heat_maps(evidence, album),
+            *_curves(evidence, album),
+            *_slope(evidence, album),
+            *_matrices(evidence, album),
+            *_confusion(evidence, album),
+            *_reliability(evidence, album),
+            *_others(evidence, album),
         )
 
 
-def _forest(evidence: Evidence, folder: Path) -> Iterator[Picture]:
+def _forest(evidence: Evidence, album: Album) -> Iterator[Picture]:
     if evidence.effects:
         figure, caption, alt = forest.forest(evidence), forest.caption(evidence), forest.finding(evidence)
-        yield canvas.save(figure, folder, "forest", "Effects", caption, alt)
+        yield album.save(figure, "forest", "Effects", caption, alt)
 
 
-def _heat_maps(evidence: Evidence, folder: Path) -> Iterator[Picture]:
+def _heat_maps(evidence: Evidence, album: Album) -> Iterator[Picture]:
     grid = evidence.grid
     if grid is None:
         return
     for sheet in heat.sheets(evidence, grid):
         name = f"{HEAT}-{sheet.name}" if sheet.name else HEAT
         figure, caption = heat.draw(evidence, grid, sheet), heat.caption(evidence, grid, sheet)
-        yield canvas.save(figure, folder, name, sheet.title, caption, findings.heat_finding(evidence, grid, sheet))
+        yield album.save(figure, name, sheet.title, caption, findings.heat_finding(evidence, grid, sheet))
 
 
-def _curves(evidence: Evidence, folder: Path) -> Iterator[Picture]:
+def _curves(evidence: Evidence, album: Album) -> Iterator[Picture]:
     names = degradation.curved(evidence)
     for regime in evidence.regimes if len(names) > MANY else ():
         figure, caption = degradation.overview(evidence, regime), degradation.overview_caption(evidence, regime)
         alt = findings.overview_finding(evidence, names, regime)
         name = f"{OVERVIEW}-{canvas.file_name(regime)}"
-        yield canvas.save(figure, folder, name, f"All degradation curves, trained {regime}", caption, alt)
-    if evidence.study and evidence.reference and len(evidence.systems) > degradation.MOST_TOGETHER:
-        yield from _apart(evidence, folder, names)
+        yield album.save(figure, name, f"All degradation curves, trained {regime}", caption, alt)
+    many = len(evidence.systems) > canvas.MOST_TOGETHER
+    if many and evidence.study and evidence.reference:
+        yield from _apart(evidence, album, names)
         return
     for corruption in names:
-        figure, caption = degradation.degradation(evidence, corruption), degradation.caption(evidence, corruption)
+        figure = (degradation.crowded if many else degradation.degradation)(evidence, corruption)
+        caption = degradation.caption(evidence, corruption)
         alt = findings.curve_finding(evidence, corruption, evidence.regimes)
         name, title = f"{DEGRADATION}{canvas.file_name(corruption)}", evidence.noise.label(corruption)
-        yield canvas.save(figure, folder, name, f"Degradation under {title}", caption, alt)
+        yield album.save(figure, name, f"Degradation under {title}", caption, alt)
 
 
-def _apart(evidence: Evidence, folder: Path, names: Sequence[str]) -> Iterator[Picture]:
+def _apart(evidence: Evidence, album: Album, names: Sequence[str]) -> Iterator[Picture]:
     """The curves of an ablation of many variants, each beside the baseline's."""
     for corruption in names:
         for regime in evidence.regimes:
@@ -86,24 +102,53 @@ def _apart(evidence: Evidence, folder: Path, names: Sequence[str]) -> Iterator[P
             alt = findings.curve_finding(evidence, corruption, (regime,))
             name = f"{DEGRADATION}{canvas.file_name(corruption)}-{canvas.file_name(regime)}"
             title = f"Degradation under {evidence.noise.label(corruption)}, trained {regime}"
-            yield canvas.save(figure, folder, name, title, caption, alt)
+            yield album.save(figure, name, title, caption, alt)
 
 
-def _others(evidence: Evidence, folder: Path) -> Iterator[Picture]:
+def _slope(evidence: Evidence, album: Album) -> Iterator[Picture]:
+    if evidence.heaviest:
+        figure, caption, alt = slope.figure(evidence), slope.caption(evidence), slope.finding(evidence)
+        yield album.save(figure, "slope", "From clean text to the heaviest noise", caption, alt)
+
+
+def _matrices(evidence: Evidence, album: Album) -> Iterator[Picture]:
+    for regime in matrix.compared(evidence):
+        figure, caption = matrix.figure(evidence, regime), matrix.caption(evidence, regime)
+        name, title = f"{MATRIX}{canvas.file_name(regime)}", f"Every pair of systems, trained {regime}"
+        yield album.save(figure, name, title, caption, matrix.finding(evidence, regime))
+
+
+def _confusion(evidence: Evidence, album: Album) -> Iterator[Picture]:
+    counts = confusion.counted(evidence)
+    for regime in evidence.regimes if counts else ():
+        figure, caption = confusion.figure(evidence, counts, regime), confusion.caption(evidence, counts, regime)
+        name, title = f"{CONFUSION}{canvas.file_name(regime)}", f"Confusion matrices, trained {regime}"
+        yield album.save(figure, name, title, caption, confusion.finding(evidence, counts, regime))
+
+
+def _reliability(evidence: Evidence, album: Album) -> Iterator[Picture]:
+    bins = reliability.binned(evidence)
+    for regime in evidence.regimes if bins else ():
+        figure, caption = reliability.figure(evidence, bins, regime), reliability.caption(evidence, bins, regime)
+        name, title = f"{RELIABILITY}{canvas.file_name(regime)}", f"Calibration, trained {regime}"
+        yield album.save(figure, name, title, caption, reliability.finding(evidence, bins, regime))
+
+
+def _others(evidence: Evidence, album: Album) -> Iterator[Picture]:
     if evidence.transcripts and np.isfinite([evidence.noise.wer(name, 1.0) for name in evidence.transcripts]).all():
         figure, caption = recognisers(evidence), _recogniser_caption(evidence)
         alt = findings.transcript_finding(evidence)
-        yield canvas.save(figure, folder, "transcripts", "Real recognisers", caption, alt)
+        yield album.save(figure, "transcripts", "Real recognisers", caption, alt)
     if evidence.dependence:
         figure, caption = dependency.figure(evidence), dependency.caption(evidence)
         title = "What each modality is worth"
-        yield canvas.save(figure, folder, "dependency", title, caption, dependency.finding(evidence))
-    if AURC.name in evidence.ends and len(evidence.systems) <= degradation.MOST_TOGETHER:
+        yield album.save(figure, "dependency", title, caption, dependency.finding(evidence))
+    if AURC.name in evidence.ends and len(evidence.systems) <= canvas.MOST_TOGETHER:
         figure, caption = confidence.figure(evidence), confidence.caption(evidence)
-        yield canvas.save(figure, folder, "coverage", "Accuracy and coverage", caption, confidence.finding(evidence))
+        yield album.save(figure, "coverage", "Accuracy and coverage", caption, confidence.finding(evidence))
     if evidence.run.cells:
         caption, alt = _learning_caption(evidence), findings.training_finding(evidence)
-        yield canvas.save(learning(evidence), folder, "training", "Training", caption, alt)
+        yield album.save(learning(evidence), "training", "Training", caption, alt)
 
 
 # -------------------------------------------------------------------------------------- real recognisers
@@ -111,31 +156,46 @@ def _others(evidence: Evidence, folder: Path) -> Iterator[Picture]:
 
 def recognisers(evidence: Evidence) -> Figure:
     """The primary metric against the measured word error rate of real transcripts, and of made noise beside it."""
-    regimes, floor = evidence.regimes, evidence.floor()
     heard = [p for p in evidence.places if p.rate == 0 or p.corruption in evidence.transcripts]
     x = np.array([100 * evidence.noise.wer(p.corruption, p.rate) for p in heard])
-    edge = 1.25 * max(float(np.nanmax(x)), 1.0)
-    figure, panels = canvas.subplots(1, len(regimes), 3.3)
-    for panel, regime in zip(panels, regimes, strict=True):
-        systems = evidence.trained(regime)
-        for i, system in enumerate(systems):
-            shape = canvas.look(evidence, system)
+    edge, pad = 1.25 * max(float(np.nanmax(x)), 1.0), 8 + 9 * len(heard)
+    labels, known = ("measured word error rate (%)", canvas.axis_label(evidence)), bool(np.isfinite(evidence.floor()))
+    if len(evidence.systems) > canvas.MOST_TOGETHER:
+        figure, seats = canvas.crowd(evidence, 1.6, 0.2 + pad / 72, labels)
+        keys = canvas.bound_keys(known, False)
+    else:
+        figure, panels = canvas.subplots(1, len(evidence.regimes), 3.3)
+        seats = [canvas.Seat(p, r, evidence.trained(r), True) for p, r in zip(panels, evidence.regimes, strict=True)]
+        keys = canvas.keys(evidence, known, False, line=False)
+        panels[0].set_ylabel(labels[1])
+    for seat in seats:
+        for i, system in enumerate(seat.systems):
             if made := _beside(evidence):
-                _thin(panel, evidence, system, regime, made)
-            estimates = [evidence.at(system, regime, place) for place in heard]
-            y, low, high = (canvas.scaled(evidence, values) for values in canvas.ends(estimates))
+                _thin(seat.panel, evidence, system, seat.regime, made)
             # side by side, so that equal estimates do not hide one another
-            aside = edge * 0.011 * (i - (len(systems) - 1) / 2)
-            panel.plot(x + aside, y, color=shape["color"], marker=shape["marker"], linestyle="none", markersize=4.2)
-            panel.vlines(x + aside, low, high, color=shape["color"], linewidth=0.9)
-        canvas.bounds(panel, evidence, floor, [])
-        panel.set_xlim(-0.06 * edge, edge)
-        panel.set_title(f"trained {regime}", loc="left", fontweight="bold", pad=8 + 9 * len(heard))
-        panel.set_xlabel("measured word error rate (%)")
-        _names(panel, [p.label.removesuffix(" text") for p in heard], x)
-    panels[0].set_ylabel(canvas.axis_label(evidence))
-    canvas.legend(figure, canvas.keys(evidence, bool(np.isfinite(floor)), False, line=False))
+            aside = edge * 0.011 * (i - (len(seat.systems) - 1) / 2)
+            _heard(seat.panel, evidence, (system, seat.regime), heard, x + aside)
+        canvas.bounds(seat.panel, evidence, evidence.floor(), [])
+        seat.panel.set_xlim(-0.06 * edge, edge)
+        if len(evidence.systems) <= canvas.MOST_TOGETHER:
+            seat.panel.set_xlabel(labels[0])
+        if seat.top:
+            seat.panel.set_title(f"trained {seat.regime}", loc="left", fontweight="bold", pad=pad)
+        _names(seat.panel, [p.label.removesuffix(" text") for p in heard] if seat.top else [""] * len(heard), x)
+    if keys:
+        canvas.legend(figure, keys)
     return figure
+
+
+def _heard(
+    panel: Axes, evidence: Evidence, who: tuple[str, str], heard: Sequence[Place], x: np.ndarray[Any, np.dtype[Any]]
+) -> None:
+    """What one system makes of each text."""
+    shape = canvas.look(evidence, who[0])
+    estimates = [evidence.at(*who, place) for place in heard]
+    y, low, high = (canvas.scaled(evidence, values) for values in canvas.ends(estimates))
+    panel.plot(x, y, **shape | {"linestyle": "none", "markersize": 4.2})
+    panel.vlines(x, low, high, color=shape["color"], linewidth=0.9, gid=shape["gid"])
 
 
 def _beside(evidence: Evidence) -> str:
@@ -148,8 +208,7 @@ def _thin(panel: Axes, evidence: Evidence, system: str, regime: str, corruption:
     points = evidence.curves[system, regime, corruption]
     x = [100 * evidence.noise.wer(corruption, rate) for rate, _ in points]
     y = canvas.scaled(evidence, [e.value for _, e in points])
-    shape = canvas.look(evidence, system)
-    panel.plot(x, y, color=shape["color"], linestyle=shape["linestyle"], linewidth=0.7, alpha=0.6)
+    panel.plot(x, y, **canvas.look(evidence, system) | {"marker": None, "linewidth": 0.7, "alpha": 0.6})
 
 
 def _names(panel: Axes, names: Sequence[str], x: np.ndarray[Any, np.dtype[np.float64]]) -> None:
@@ -178,29 +237,20 @@ def learning(evidence: Evidence) -> Figure:
     """Validation loss by epoch: a small panel for each system, a thin line for each trained model; of the regime
     matched, which trains one for each condition, the median and the range."""
     systems = evidence.systems
-    columns = min(3, len(systems))
-    rows = -(-len(systems) // columns)
-    figure, panels = canvas.subplots(rows, columns, 0.7 + 1.35 * rows)
     shapes = {r: {"color": COLOURS[1 + i], "linestyle": canvas.DASHES[i]} for i, r in enumerate(evidence.regimes)}
-    for i, (panel, system) in enumerate(zip(panels, systems, strict=False)):
+    keys = [Line2D([], [], marker=None if r == MATCHED else "o", label=f"trained {r}", **shapes[r]) for r in shapes]
+    drawn, panels = canvas.small_panels(len(systems), 1.0, ("epoch", "validation loss"), keys, most=4)
+    for panel, system in zip(panels, systems, strict=True):
+        panel.set_gid(canvas.group(evidence, system))
         for regime, shape in shapes.items():
             if regime == MATCHED:
                 _range(panel, evidence.cells(system, regime), shape)
                 continue
             for record in evidence.cells(system, regime):
                 _losses(panel, record, shape)
-        panel.set_title(canvas.wrapped(evidence.title(system), 34), loc="left")
-        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        if i + columns >= len(systems):
-            panel.set_xlabel("epoch")
-            panel.tick_params(labelbottom=True)
-        if i % columns == 0:
-            panel.set_ylabel("validation loss")
-    for panel in panels[len(systems) :]:
-        panel.set_visible(False)
-    marks = {regime: None if regime == MATCHED else "o" for regime in shapes}
-    canvas.legend(figure, [Line2D([], [], marker=marks[r], label=f"trained {r}", **shapes[r]) for r in shapes])
-    return figure
+        canvas.small_title(panel, evidence.title(system))
+        panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return drawn
 
 
 def _validation(record: CellInfo) -> list[float]:

@@ -56,7 +56,7 @@ def forest(evidence: Evidence) -> Figure:
         panel.grid(visible=False, axis="y")
         panel.set_ylim(-0.7, len(order) - 0.3)
         panel.xaxis.set_inverted(not evidence.metric.higher_is_better)
-    panels[0].set_yticks(list(place.values()), [label(comparison, evidence) for comparison in place])
+    panels[0].set_yticks(list(place.values()), [canvas.clipped(label(c, evidence), 48)[0] for c in place])
     unit = " (points)" if evidence.metric.is_share else ""
     added = any(c.kind == "interaction" for c in study.comparisons)  # which is neither better nor worse
     for panel in panels:

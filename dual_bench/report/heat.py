@@ -7,7 +7,7 @@ contrasts with its step in either theme, at least 5 : 1 (WCAG).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -98,7 +98,7 @@ def draw(evidence: Evidence, grid: Grid, sheet: Sheet) -> Figure:
 def _layout(evidence: Evidence, grid: Grid, panels: int) -> _Layout:
     lines = [line for name in grid.rows for line in _row_label(evidence, name).split("\n")]
     labels = max(0.9, _LABEL * _EM * max(map(len, lines)) + 0.1)
-    longest = max(len(_number(evidence, e, s)) for _, _, s, e, _ in _cells(evidence, grid))
+    longest = max(len(_number(evidence, e, s)) for s, e, _ in _cells(evidence, grid))
     gap, count = 0.14, len(grid.columns) + 1
     width = max(count * max(_TEXT * _EM * longest + 0.03, 0.27), _TEXT * _EM * len(_axis_name(grid)) + 0.05)
     room = WIDTH - labels - 0.06
@@ -121,15 +121,22 @@ def _families(grid: Grid) -> list[tuple[str, list[str]]]:
 
 
 def _row_label(evidence: Evidence, corruption: str) -> str:
-    return evidence.noise.label(corruption).replace(f" {DEPENDS}", f"\n{DEPENDS}")
+    depends = f"\n{DEPENDS}" if corruption in evidence.noise.chosen else ""
+    return canvas.clipped(corruption, 36)[0] + depends
 
 
-def _cells(evidence: Evidence, grid: Grid) -> Iterator[tuple[str, str, Spot, Estimate, Estimate]]:
-    """(regime, system, spot, estimate, loss) of every cell but those of clean text."""
+def _cells(evidence: Evidence, grid: Grid) -> Iterator[tuple[Spot, Estimate, float]]:
+    """(spot, estimate, loss) of every cell but those of clean text."""
     for regime, system in evidence.rows():
         for (corruption, _), spot in grid.spots.items():
             place = Place("", corruption, spot.rate)
-            yield regime, system, spot, evidence.at(system, regime, place), evidence.loss(system, regime, place)
+            yield spot, evidence.at(system, regime, place), loss_of(evidence, system, regime, place)
+
+
+def loss_of(evidence: Evidence, system: str, regime: str, place: Place) -> float:
+    """The loss against clean text; its interval, which takes long to compute, is not drawn."""
+    clean, here = (evidence.at(system, regime, at).value for at in (evidence.places[0], place))
+    return clean - here if evidence.metric.higher_is_better else here - clean
 
 
 def _number(evidence: Evidence, estimate: Estimate, spot: Spot | None) -> str:
@@ -138,7 +145,7 @@ def _number(evidence: Evidence, estimate: Estimate, spot: Spot | None) -> str:
 
 def scale_step(evidence: Evidence, grid: Grid) -> float:
     """The loss that one step of colour stands for: a round number, so that the largest loss has the last step."""
-    worst = max((loss.value for *_, loss in _cells(evidence, grid) if np.isfinite(loss.value)), default=0.0)
+    worst = max((loss for *_, loss in _cells(evidence, grid) if np.isfinite(loss)), default=0.0)
     least = max(worst / (len(STEPS) - 1), 0.005 if evidence.metric.is_share else 1e-9)
     power = 10.0 ** np.floor(np.log10(least))
     return float(next(power * m for m in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if power * m >= least * (1 - 1e-9)))
@@ -161,6 +168,8 @@ def _panel(
     columns, height = len(grid.columns) + 1, _height(evidence, grid)
     panel.set_xlim(0, columns)
     panel.set_ylim(height, 0)
+    group = canvas.group(evidence, system)
+    cells: list[_Cell] = []
     y = 0.0
     for name, members in _families(grid):
         if labels:
@@ -171,43 +180,64 @@ def _panel(
             if labels:
                 look: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": _LABEL, "linespacing": 0.95}
                 _beside(panel, _row_label(evidence, corruption), (0, y + high / 2), (-6, 0), **look)
-            _row(panel, evidence, grid, who, corruption, y, step)
+            cells += _row(evidence, grid, who, corruption, y, step)
             y += high
-    size = min(8.0, panel.get_position().width * WIDTH / (_EM * (len(system) + 1)))
-    _beside(panel, system, (0, 0), (0, 12), fontsize=size, fontweight="bold")
-    _beside(panel, f"trained {regime}", (0, 0), (0, 3), fontsize=6.8, color=MUTED)
+    _draw(panel, cells, group)
+    (name,) = canvas.clipped(system, 48)
+    size = min(8.0, panel.get_position().width * WIDTH / (_EM * (len(name) + 1)))
+    _beside(panel, name, (0, 0), (0, 12), fontsize=size, fontweight="bold", gid=group)
+    _beside(panel, f"trained {regime}", (0, 0), (0, 3), fontsize=6.8, color=MUTED, gid=group)
     if lowest:
         _column_labels(panel, grid, height)
 
 
 def _row(
-    panel: Axes, evidence: Evidence, grid: Grid, who: tuple[str, str], corruption: str, y: float, step: float
-) -> None:
+    evidence: Evidence, grid: Grid, who: tuple[str, str], corruption: str, y: float, step: float
+) -> Iterator[_Cell]:
     """One corruption of one system: clean text, then each severity."""
     regime, system = who
-    clean = evidence.places[0]
     high = _row_height(evidence, corruption)
-    _cell(panel, (0, y), high, 0, _number(evidence, evidence.at(system, regime, clean), None), False)
+
+    def box(x: int) -> tuple[float, float, float, float]:
+        return x + 0.02, y + 0.006, 0.96, high - 0.012
+
+    yield _Cell(box(0), 0, _number(evidence, evidence.at(system, regime, evidence.places[0]), None), False)
     for x, column in enumerate(grid.columns, 1):
         spot = grid.spots.get((corruption, column))
         if spot is None:
             continue
         place = Place("", corruption, spot.rate)
-        estimate, loss = evidence.at(system, regime, place), evidence.loss(system, regime, place).value
+        estimate, loss = evidence.at(system, regime, place), loss_of(evidence, system, regime, place)
         known = np.isfinite(loss)
         text = _number(evidence, estimate, spot) if known else NOTHING
-        _cell(panel, (x, y), high, step_of(loss, step) if known else None, text, not spot.reached)
+        yield _Cell(box(x), step_of(loss, step) if known else None, text, not spot.reached)
 
 
-def _cell(panel: Axes, corner: tuple[float, float], high: float, step: int | None, text: str, hatched: bool) -> None:
-    """A number on its colour; on none where it is undefined."""
-    x, y = corner
-    ink = INK if step is None else ON_LOW if step < SWITCH else ON_HIGH
-    box: dict[str, Any] = {"xy": (x + 0.02, y + 0.006), "width": 0.96, "height": high - 0.012, "linewidth": 0}
-    panel.add_patch(Rectangle(**box, facecolor=PAPER if step is None else STEPS[step]))
-    if hatched:
-        panel.add_patch(Rectangle(**box, fill=False, edgecolor=ink, hatch="////", alpha=0.5))
-    panel.text(x + 0.5, y + high / 2, text, ha="center", va="center_baseline", fontsize=_TEXT, color=ink)
+@dataclass(frozen=True)
+class _Cell:
+    """A number on its colour, on none where it is undefined; ``box`` is left, top, width and height."""
+
+    box: tuple[float, float, float, float]
+    step: int | None
+    text: str
+    hatched: bool
+
+    @property
+    def ink(self) -> str:
+        return INK if self.step is None else ON_LOW if self.step < SWITCH else ON_HIGH
+
+
+def _draw(panel: Axes, cells: Sequence[_Cell], gid: str) -> None:
+    """All cells of a panel."""
+    colours = [PAPER if cell.step is None else STEPS[cell.step] for cell in cells]
+    canvas.tiles(panel, [cell.box for cell in cells], facecolors=colours, gid=gid)
+    for cell in cells:
+        x, y, width, height = cell.box
+        if cell.hatched:
+            look: dict[str, Any] = {"fill": False, "edgecolor": cell.ink, "hatch": "////", "alpha": 0.5, "gid": gid}
+            panel.add_patch(Rectangle((x, y), width, height, linewidth=0, **look))
+        middle = (x + width / 2, y + height / 2)
+        panel.text(*middle, cell.text, ha="center", va="center_baseline", fontsize=_TEXT, color=cell.ink, gid=gid)
 
 
 def _beside(panel: Axes, text: str, at: tuple[float, float], points: tuple[float, float], **look: Any) -> None:

@@ -45,7 +45,7 @@ class Diagram:
 
     def draw(self) -> Figure:
         """The better half is named on the left, the others on the right, each at the end of a line from its rank."""
-        names = {i: canvas.wrapped(self.systems[i], _LONGEST) for i in self.order}
+        names = {i: "\n".join(canvas.clipped(self.systems[i], _LONGEST, 3)) for i in self.order}
         half = -(-len(self.order) // 2)
         left, right = self.order[:half], self.order[half:][::-1]
         bars = self.cliques

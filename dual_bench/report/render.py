@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from dual_bench.report import corpora, page
-from dual_bench.report.canvas import Picture
+from dual_bench.report.canvas import Album, Picture
 from dual_bench.report.evidence import Evidence, gather
 from dual_bench.report.figures import DEGRADATION, FIXED_NAMES, HEAT, OVERVIEW, RANKS, pictures
 from dual_bench.report.foreign_run import read_predictions
@@ -40,14 +40,14 @@ def render(path: Path) -> Rendered:
 def _one(evidence: Evidence, folder: Path) -> Rendered:
     """The report on one run, or on the predictions of one corpus."""
     found = tables(evidence)
-    drawn = pictures(evidence, folder / "figures")
+    drawn = pictures(evidence, Album(folder / "figures", {"svg", "png"}))
     return Rendered(_write(folder, found, drawn, page.of_run(evidence, found, drawn)), summary(evidence))
 
 
 def _several(ranking: corpora.Ranking, folder: Path) -> Rendered:
     """The comparison over several corpora."""
     found = corpora.tables(ranking)
-    drawn = corpora.pictures(ranking, folder / "figures")
+    drawn = corpora.pictures(ranking, Album(folder / "figures", {"svg", "png"}))
     return Rendered(_write(folder, found, drawn, corpora.context(ranking, found, drawn)), corpora.summary(ranking))
 
 

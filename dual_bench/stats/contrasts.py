@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -226,6 +227,38 @@ def _fewest(decides: Callable[[Spread], bool], width: Spread, level: Literal["se
     return high
 
 
+@dataclass(frozen=True)
+class Pair:
+    """``estimate`` is left - right under one condition, in the metric's own units; the verdict is left's."""
+
+    left: str
+    right: str
+    estimate: float
+    interval: Interval
+    p: float
+    p_adjusted: float
+    verdict: Verdict
+
+
+def every_pair(points: Mapping[str, Point], higher_is_better: bool, level: float = 0.95) -> tuple[Pair, ...]:
+    """Each of n systems against each one after it, under one condition: n (n - 1) / 2 pairs.
+
+    ``points`` are the metric of each system, in one set of resamples. Interval and p are those of ``compare``, here
+    corrected by Holm over all these pairs.
+    """
+    found = []
+    for left, right in combinations(points, 2):
+        difference = points[left] - points[right]
+        ends = interval_of_test(difference, level)
+        p = np.nan if ends.reason else p_value(difference.estimate, difference.spread)
+        found.append((left, right, difference.estimate, ends, p))
+    adjusted = holm([p for *_, p in found]).tolist()
+    return tuple(
+        Pair(*pair, p_adjusted=p, verdict=_verdict(pair[2], p, higher_is_better))
+        for pair, p in zip(found, adjusted, strict=True)
+    )
+
+
 def _judged(found: Sequence[tuple[Contrast, Spread]], cube: Cube, reference: str) -> list[Contrast]:
     """Adjusted p, verdict, and what is missing for one."""
     adjusted = holm([contrast.p for contrast, _ in found])
@@ -233,7 +266,7 @@ def _judged(found: Sequence[tuple[Contrast, Spread]], cube: Cube, reference: str
     family = f"Holm over {tests} contrasts of {cube.metric.name} with {reference}"
     judged = []
     for (contrast, width), p in zip(found, adjusted.tolist(), strict=True):
-        verdict = _verdict(contrast, p, cube.metric.higher_is_better)
+        verdict = _verdict(contrast.estimate, p, cube.metric.higher_is_better)
         contrast = replace(contrast, p_adjusted=p, family=family, verdict=verdict)
         if verdict == "undecided":
             seeds, clusters = needed(partial(_decides, contrast.estimate, tests), width)
@@ -247,9 +280,9 @@ def _decides(difference: float, tests: int, width: Spread) -> bool:
     return p_value(difference, width) * tests < ALPHA
 
 
-def _verdict(contrast: Contrast, adjusted: float, higher_is_better: bool) -> Verdict:
+def _verdict(difference: float, adjusted: float, higher_is_better: bool) -> Verdict:
     if np.isnan(adjusted):
         return "undefined"
-    if adjusted >= ALPHA or contrast.estimate == 0:
+    if adjusted >= ALPHA or difference == 0:
         return "undecided"
-    return "better" if (contrast.estimate > 0) == higher_is_better else "worse"
+    return "better" if (difference > 0) == higher_is_better else "worse"
