@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dual_bench.plan import Plan
+    from dual_bench.report.render import Rendered
     from dual_bench.runner import Report
     from dual_bench.schema import StudyInfo
 
@@ -199,27 +200,52 @@ def _carry_out(plan: Plan, study: StudyInfo | None, data: Path, out: Path | None
 
 @app.command()
 def report(
-    folder: Annotated[Path | None, typer.Argument(help="A folder that `run` or `ablate` wrote.")] = None,
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders that `run` or `ablate` wrote; several are merged into one comparison.", show_default=False
+        ),
+    ] = None,
+    formats: Annotated[
+        Many,
+        typer.Option("--format", help="html, md, latex and csv, by default all; comma-separated, may be repeated."),
+    ] = None,
     predictions: Annotated[
         list[Path] | None,
         typer.Option(help="A .csv or .parquet file of predictions made elsewhere; several are compared by ranks."),
     ] = None,
     metric: Annotated[str | None, typer.Option(help="The primary metric of --predictions.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the report on --predictions; by default reports/STEM-DIGEST.")
+        Path | None,
+        typer.Option(help="Folder of the report; by default that of the run, or a new one in reports/."),
     ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Show the page when it is done.")] = False,
 ) -> None:
-    """Render the report of a run again, from its stored rows alone; or report on predictions of another toolkit."""
+    """Render the report of a run, or one of several, from stored rows alone; or of predictions of another toolkit."""
     with _explained():
-        if (folder is None) == (not predictions):
-            found = "neither" if folder is None else "both"
+        from dual_bench.report.render import FORMATS, render, render_predictions
+
+        chosen = _joined(formats) or list(FORMATS)
+        for name in chosen:
+            if name not in FORMATS:
+                raise UserError(
+                    f"expected formats among {', '.join(FORMATS)}, found '{name}'{did_you_mean(name, FORMATS)}"
+                )
+        if show and "html" not in chosen:
+            raise UserError(f"--open shows the page, but --format asks for {', '.join(chosen)} alone; add html")
+        if bool(folders) == bool(predictions):
+            found = "both" if folders else "neither"
             raise UserError(f"expected a FOLDER or --predictions, found {found}; name one of them")
-        if predictions:
-            _render_predictions(predictions, metric, out)
-        elif metric is not None or out is not None:
-            raise UserError("--metric and --out go with --predictions; a run has its own metric and folder")
-        elif folder is not None:
-            _render(folder)
+        if metric is not None and not predictions:
+            raise UserError("--metric goes with --predictions; a run has its own metric")
+        with screen.status("rendering the report"):
+            if predictions:
+                rendered = render_predictions(predictions, metric, out, Path("reports"), chosen)
+            else:
+                rendered = render(*(folders or ()), out=out, formats=chosen)
+        _told(rendered)
+        if show:
+            typer.launch(str(rendered.files[0]))
 
 
 @app.command()
@@ -311,15 +337,10 @@ def _render(folder: Path) -> None:
 
     with screen.status("rendering the report"):
         rendered = render(folder)
-    screen.print(_summary(rendered.summary))
-    screen.print(f"report: {folder / 'index.html'}", soft_wrap=True, highlight=False)
+    _told(rendered)
 
 
-def _render_predictions(files: Sequence[Path], metric: str | None, out: Path | None) -> None:
-    from dual_bench.report.render import render_predictions
-
-    with screen.status("rendering the report"):
-        rendered = render_predictions(files, metric, out, Path("reports"))
+def _told(rendered: Rendered) -> None:
     screen.print(_summary(rendered.summary))
     screen.print(f"report: {rendered.files[0]}", soft_wrap=True, highlight=False)
 

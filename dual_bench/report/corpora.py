@@ -20,6 +20,7 @@ from dual_bench.report.numbers import cell, fixed, listing, noun, p_value, perce
 from dual_bench.report.rows import clean
 from dual_bench.report.sentences import Passage
 from dual_bench.report.table import Table, columns, heading, reasons
+from dual_bench.report.unfinished import unfinished
 from dual_bench.stats.contrasts import ALPHA
 from dual_bench.stats.curves import Estimate, key, of_metric, point
 from dual_bench.stats.frame import Cube, cube
@@ -80,6 +81,11 @@ def gather(runs: Sequence[Run]) -> Ranking:
     cubes, estimates, blocks = {}, {}, []
     for run in runs:
         name, found = run.info.corpus.name, cube(clean(run), metric)
+        if len(found.sums) != len(run.info.plan["models"]) * len(run.info.plan["regimes"]):
+            raise UserError(
+                f"expected every system in every regime, but {name} lacks some of them; leave out the regime, or add "
+                "its rows"
+            )
         cubes[name] = found
         rng = seeding.generator("bootstrap", int(run.info.plan["root_seed"]))
         weights = resample(rng, len(found.seeds), found.draws, len(found.clusters), RESAMPLES)
@@ -104,6 +110,11 @@ def _check_alike(runs: Sequence[Run]) -> None:
                 f"expected one task in all corpora, found {first.corpus.task} in {first.corpus.name} and "
                 f"{info.corpus.task} in {info.corpus.name}; report on them one by one"
             )
+        if info.plan["metric"] != first.plan["metric"]:
+            raise UserError(
+                f"expected one metric in all corpora, found {first.plan['metric']} in {first.corpus.name} and "
+                f"{info.plan['metric']} in {info.corpus.name}; run one of them again with the --metric of the other"
+            )
         for what, field in (("systems", "models"), ("regimes", "regimes")):
             one, other = set(first.plan[field]), set(info.plan[field])
             if one != other:
@@ -112,13 +123,6 @@ def _check_alike(runs: Sequence[Run]) -> None:
                     f"expected the same {what} in all corpora; only {first.corpus.name} has {here}, only "
                     f"{info.corpus.name} has {there}; leave them out, or add their rows"
                 )
-    for run in runs:
-        pairs = run.predictions[["model", "variant", "regime"]].drop_duplicates()
-        if len(pairs) != len(first.plan["models"]) * len(first.plan["regimes"]):
-            raise UserError(
-                f"expected every system in every regime, but {run.info.corpus.name} lacks some of them; leave out the "
-                "regime, or add its rows"
-            )
 
 
 def _by_seed(found: Cube, system: str, regime: str) -> FloatArray:
@@ -270,10 +274,8 @@ def pictures(found: Ranking, album: Album) -> tuple[Picture, ...]:
 def context(found: Ranking, made: Sequence[Table], drawn: Sequence[Picture]) -> dict[str, Any]:
     """What the page says."""
     names = list(found.cubes)
-    files = dict.fromkeys(f"{r.info.source.file}, sha256 {r.info.source.sha256}" for r in found.runs if r.info.source)
     methods = (
-        f"The predictions were made elsewhere; file {'; file '.join(files)}. How the systems were trained is not in "
-        "the files. Only clean text counts here; each corpus by itself shows what noise does.",
+        *_origin(found.runs),
         "Scores: means over training seeds and draws of the metric over all test utterances; intervals from "
         f"{RESAMPLES:,} bootstrap resamples of seeds, draws and clusters of one corpus, as wide as a t interval of a "
         "standard error from an analysis of variance.",
@@ -294,8 +296,34 @@ def context(found: Ranking, made: Sequence[Table], drawn: Sequence[Picture]) -> 
             *(Passage(f"Trained {regime}", tuple(_story(found, regime))) for regime in found.regimes),
         ),
         methods=methods,
-        provenance=page.rendered_by([run.info for run in found.runs]),
-        command=found.runs[0].info.provenance.command,
+        notes=tuple(dict.fromkeys(note for run in found.runs for note in run.info.corpus.notes)),
+        provenance=(
+            page.rendered_by([run.info for run in found.runs])
+            if found.runs[0].info.source
+            else [line for run in found.runs for info in page.infos(run) for line in page.provenance(info)]
+        ),
+        command="\n".join(dict.fromkeys(i.provenance.command for run in found.runs for i in page.infos(run))),
+    )
+
+
+def _origin(runs: Sequence[Run]) -> Iterator[str]:
+    """Where the predictions come from."""
+    files = dict.fromkeys(f"{r.info.source.file}, sha256 {r.info.source.sha256}" for r in runs if r.info.source)
+    if files:
+        yield (
+            f"The predictions were made elsewhere; file {'; file '.join(files)}. How the systems were trained is not "
+            "in the files. Only clean text counts here; each corpus by itself shows what noise does."
+        )
+        return
+    for run in runs:
+        plan, corpus = run.info.plan, run.info.corpus
+        yield (
+            f"Corpus {corpus.name}: {plural(int(plan['seeds']), 'training seed')}, "
+            f"{plural(corpus.counts['test'], 'test utterance')}, run {run.info.digest[:12]}."
+        )
+    yield (
+        "How the systems were trained stands in the report of each run. Only clean text counts here; each corpus by "
+        "itself shows what noise does."
     )
 
 
@@ -326,6 +354,8 @@ def _cautions(found: Ranking) -> Iterator[str]:
 
 
 def _notes(found: Ranking) -> Iterator[str]:
+    for run in found.runs:
+        yield from (f"{run.info.corpus.name}: {sentence}" for sentence in (*run.faults, *unfinished(run)))
     for name, one in found.cubes.items():
         yield from (f"{name}: {sentence}." for sentence in one.skipped)
     notes = dict.fromkeys(note for run in found.runs if run.info.source for note in run.info.source.notes)

@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,6 +15,7 @@ from markupsafe import Markup
 from dual_bench.report.canvas import COLOURS, GRID, INK, MUTED, PAPER, Picture
 from dual_bench.report.evidence import Evidence
 from dual_bench.report.figures import DEGRADATION, HEAT, OVERVIEW, RANKS
+from dual_bench.report.flips import Flips
 from dual_bench.report.heat import ON_HIGH, ON_LOW, STEPS
 from dual_bench.report.methods import methods
 from dual_bench.report.numbers import plural
@@ -22,6 +23,10 @@ from dual_bench.report.sentences import headlines
 from dual_bench.report.table import Table
 from dual_bench.report.text import legible
 from dual_bench.schema import RunInfo
+from dual_bench.store import Run
+
+if TYPE_CHECKING:
+    from dual_bench.report.explorer import Explorer
 
 ORDER = (
     "conditions", "scores", "retention", "robustness", "comparisons", "classical", "variance", "noise", "ceilings",
@@ -102,11 +107,13 @@ def context(tables: Sequence[Table], pictures: Sequence[Picture], **said: Any) -
 
 
 def of_run(
-    evidence: Evidence, tables: Sequence[Table], pictures: Sequence[Picture], flips: object = None
+    evidence: Evidence,
+    tables: Sequence[Table],
+    pictures: Sequence[Picture],
+    flips: Flips | None = None,
+    interactive: bool = True,
 ) -> dict[str, Any]:
     """What the report of one run says; ``flips`` are the sentences at which answers change."""
-    from dual_bench.report.explorer import explorer  # Bokeh is loaded for a page alone
-
     info = evidence.run.info
     asked = "what each part does" if info.study else "what is left when the words go"
     if info.source and not evidence.cube.corruptions():
@@ -119,13 +126,28 @@ def of_run(
         notes=info.corpus.notes,
         problems=evidence.problems(),
         headlines=headlines(evidence),
-        explorer=explorer(evidence),
+        explorer=_explorer(evidence) if interactive else None,
         flips=flips,
         methods=methods(evidence),
-        provenance=rendered_by([info]) if info.source else provenance(info),
+        provenance=rendered_by([info]) if info.source else _provenance(evidence.run),
         plan="" if info.source else json.dumps(info.plan, indent=2, ensure_ascii=False),
-        command=info.provenance.command,
+        command="\n".join(dict.fromkeys(one.provenance.command for one in infos(evidence.run))),
     )
+
+
+def infos(run: Run) -> list[RunInfo]:
+    """The records of the runs that were merged into this one, or its own."""
+    return [part.info for part in run.parts_of] or [run.info]
+
+
+def _provenance(run: Run) -> list[tuple[str, str]]:
+    return [line for info in infos(run) for line in provenance(info)]
+
+
+def _explorer(evidence: Evidence) -> Explorer | None:
+    from dual_bench.report.explorer import explorer  # Bokeh is loaded for a page alone
+
+    return explorer(evidence)
 
 
 def rendered_by(infos: Sequence[RunInfo]) -> list[tuple[str, str]]:

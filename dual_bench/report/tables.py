@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dual_bench.metrics import Metric
-from dual_bench.report import ablation_tables, classical, confidence, dependency, matrix, robustness
+from dual_bench.report import ablation_tables, classical, confidence, confusion, dependency, matrix, robustness
 from dual_bench.report.ablation_tables import certified, hypotheses, others
 from dual_bench.report.evidence import EVERYTHING, LEVEL, MATCHED, Evidence, metrics
 from dual_bench.report.noise import ALL_GONE, Place
@@ -33,7 +33,8 @@ from dual_bench.stats.curves import Estimate, key, retention
 NAMES = (
     *("hypotheses", "conditions", "certified", "severity", "scores", "retention", "robustness"),
     *("ranks", "friedman", "pairs", "blocks"),
-    *("comparisons", "classical", "variance", "dependency", "confidence", "noise", "training", "ceilings", "curves"),
+    *("comparisons", "pairwise", "classical", "variance", "dependency", "confidence", "confusion", "noise", "training"),
+    *("ceilings", "curves", "sentences"),
 )
 """Every table that a report may have."""
 
@@ -44,8 +45,9 @@ MOST_WHOLE = 4
 def tables(evidence: Evidence) -> tuple[Table, ...]:
     """All tables of a report, in its order."""
     made = (
-        *(hypotheses, others, certified, severity, scores, retained, robustness.table, comparisons, classical.table),
-        *(robustness.variance, dependency.table, confidence.table, noise, training, ceilings, curves),
+        *(hypotheses, others, certified, severity, scores, retained, robustness.table, comparisons),
+        *(matrix.table, classical.table),
+        *(robustness.variance, dependency.table, confidence.table, confusion.table, noise, training, ceilings, curves),
     )
     return tuple(table for make in made if (table := make(evidence)) is not None)
 
