@@ -60,6 +60,8 @@ class Made:
     utterance_prefix: str = "u"
     text: str = "some words of text"
     licence: str = "CC0"
+    first_cell: int = 0
+    """Cells are numbered from here, so that those of two runs differ."""
     skills: Mapping[str, Skill] = field(default_factory=dict)
     """Of some models; those of the others follow from their place."""
     study: StudyInfo | None = None
@@ -217,7 +219,8 @@ def info_of(made: Made, cells: Sequence[str]) -> RunInfo:
     )  # fmt: skip
     floors = {"mae": 1.5, "pearson-r": None} if made.regression else {"accuracy": 0.36, "uar": 1 / 3}
     return RunInfo(
-        schema_version=SCHEMA_VERSION, status="complete", name=made.name, digest="d" * 64, plan=plan, corpus=corpus,
+        schema_version=SCHEMA_VERSION, status="complete", name=made.name, digest=f"{made.first_cell or 13:d<64x}",
+        plan=plan, corpus=corpus,
         cells=tuple(cells), floors=floors, ceilings=() if made.regression else tuple(ceilings),
         severities=made.scale(),
         encoders={"text": "letters"}, provenance=made_by, study=made.study,
@@ -268,14 +271,14 @@ def write(folder: Path, made: Made) -> RunFolder:
             stored = np.concatenate([stored, probe_scores(made, model, seed, corpus)])
             told = told.reset_index(drop=True).reindex(range(len(told) + more))
             texts, sure = [*texts, *[None] * more], [*sure, *[None] * more]
-        table = prediction_table({"cell": digest(i), **who}, asked, corpus, stored, told, texts, sure)
+        table = prediction_table({"cell": digest(made.first_cell + i), **who}, asked, corpus, stored, told, texts, sure)
         history = tuple({"task": 1 / (e + 1), "validation": 1.2 / (e + 1) + 0.02 * e * (seed + 1)} for e in range(12))
         run.write_cell(
-            table, digest=digest(i), **who, corruption=corruption, rate=rate, parameters=1000 + model,
+            table, digest=digest(made.first_cell + i), **who, corruption=corruption, rate=rate, parameters=1000 + model,
             best_epoch=5 + seed, history=history, seconds_fit=1.0, seconds_predict=0.1, device="cpu", threads=1,
             code="dual-bench 0", radius=made.radii[spec] * (1 + seed / 10) if spec in made.radii else None,
         )  # fmt: skip
-    run.write_info(info_of(made, [digest(i) for i in range(len(grid))]))
+    run.write_info(info_of(made, [digest(made.first_cell + i) for i in range(len(grid))]))
     return run
 
 

@@ -85,14 +85,14 @@ class Evidence:
         """What people read for a system: the name that an ablation gave it, or its own."""
         return self.study.titles.get(system, system) if self.study else system
 
-    @property
+    @cached_property
     def systems(self) -> tuple[str, ...]:
         """In the order of the plan, the reference first."""
         found = self.cube.systems()
         wanted = [unfinished.find_system(spec, found) for spec in self.run.info.plan["models"]]
         return tuple(dict.fromkeys(s for s in (self.reference, *wanted, *found) if s is not None))
 
-    @property
+    @cached_property
     def regimes(self) -> tuple[str, ...]:
         found = self.cube.regimes()
         return tuple(dict.fromkeys(r for r in (*self.run.info.plan["regimes"], *found) if r in found))
@@ -106,7 +106,7 @@ class Evidence:
         """(regime, system) in the order in which tables list them."""
         return ((regime, system) for regime in self.regimes for system in self.trained(regime))
 
-    @property
+    @cached_property
     def corruptions(self) -> tuple[str, ...]:
         """Those with a nominal rate, in the order of the plan."""
         found = [c for c in self.cube.corruptions() if not c.startswith(TRANSCRIPT_PREFIX) and self.cube.rates(c)]
@@ -117,18 +117,18 @@ class Evidence:
         """Corruptions by severity, or by rate."""
         return grid.make(self.corruptions, self.noise, {name: self.cube.rates(name) for name in self.corruptions})
 
-    @property
+    @cached_property
     def transcripts(self) -> tuple[str, ...]:
         return tuple(c for c in self.cube.corruptions() if c.startswith(TRANSCRIPT_PREFIX))
 
-    @property
+    @cached_property
     def places(self) -> tuple[Place, ...]:
         """Clean text, the heaviest noise, and what real recognisers heard."""
         heaviest = (self.heaviest,) if self.heaviest else ()
         heard = (Place(c.removeprefix(TRANSCRIPT_PREFIX) + " text", c, 1.0) for c in self.transcripts)
         return (Place("clean text", "clean", 0.0), *heaviest, *heard)
 
-    @property
+    @cached_property
     def poles(self) -> tuple[Place, ...]:
         """Clean text, and the heaviest noise where there is some."""
         return tuple(place for place in self.places if place.rate == 0 or place == self.heaviest)

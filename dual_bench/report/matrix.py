@@ -15,7 +15,7 @@ from dual_bench.report.canvas import COLOURS, GRID, INK, MUTED, PAPER, WIDTH
 from dual_bench.report.evidence import LEVEL, Evidence
 from dual_bench.report.noise import Place
 from dual_bench.report.numbers import NOTHING, bracket, listing, noun, number, p_value
-from dual_bench.report.table import LONG, Table
+from dual_bench.report.table import Table
 from dual_bench.stats.contrasts import ALPHA, Pair
 
 MOST_NUMBERS = 12
@@ -27,6 +27,7 @@ _ABOVE, _BELOW, _GAP = 0.5, 0.42, 0.3
 _EM = 0.6 / 72
 _SIZE = 6.5
 _LETTERS = 24
+_MOST_ROWS = 60
 _TOLD = 6
 """Systems of which the text alternative tells whom they beat."""
 
@@ -80,7 +81,7 @@ def table(evidence: Evidence) -> Table | None:
         return None
     notes = (f"Differences in {noun(metric)}. {_family(evidence)}",)
     return Table(
-        "pairwise", "Every pair", pd.DataFrame(rows), pd.DataFrame(shown) if len(shown) <= LONG else None, notes
+        "pairwise", "Every pair", pd.DataFrame(rows), pd.DataFrame(shown) if len(shown) <= _MOST_ROWS else None, notes
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from dual_bench.report.unfinished import unfinished
 from dual_bench.schema import CellInfo, RunInfo
+from dual_bench.stats.frame import system_name
 from dual_bench.store import Run, RunFolder
 from dual_bench.types import UserError
 
@@ -39,8 +40,8 @@ def _one(runs: Sequence[Run], folder: Path) -> Run:
             kept, same = cells.setdefault(_training(cell), (run, cell))
             if same.sha256 != cell.sha256:
                 notes[
-                    f"{_name(kept)} and {_name(run)} hold the same trainings with other predictions; those of "
-                    f"{_name(kept)} are used."
+                    f"{_name(kept)} and {_name(run)} both hold {system_name(cell.model, cell.variant)}, trained "
+                    f"{cell.regime}, with rows that are not the same to the byte; those of {_name(kept)} are used."
                 ] = None
     told = [f"{_name(run)}: {sentence}" for run in runs for sentence in (*run.faults, *unfinished(run))]
     return Run(

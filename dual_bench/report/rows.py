@@ -58,10 +58,24 @@ def read(run: Run, metric: Metric) -> Rows:
             clean = ordinary[_under(ordinary, {("clean", 0.0)})]
             probes.add(together([_of_same(clean, probed), probed]))
     full = sums.cube(partial=run.held is None)  # what a study has not finished yet does not hold up the rest
+    bounds, ends_only, said = (_of_whole(together(frames), full) for frames in (certified, few, answers))
     return Rows(
-        full, _whole(probes, full.seeds), bool(probes.trainings), together(certified), together(few),
-        together(answers), noise, heaviest,
+        full, _whole(probes, full.seeds), bool(probes.trainings), bounds, ends_only, said, noise, heaviest
     )  # fmt: skip
+
+
+def _of_whole(rows: pd.DataFrame, full: Cube) -> pd.DataFrame:
+    """The rows of the trainings that count."""
+    if rows.empty:
+        return rows
+    names = ["system"] if "system" in rows else ["model", "variant"]
+    codes, trainings = numbered(rows, [*names, "regime", "seed"])
+    there = {(key.system, key.regime) for key in full.sums}
+    counts = []
+    for *name, regime, seed in trainings:
+        system = name[0] if len(name) == 1 else system_name(*name)
+        counts.append((system, regime) in there and seed in full.seeds)
+    return rows if all(counts) else rows[np.array(counts)[codes]].reset_index(drop=True)
 
 
 def clean(run: Run) -> pd.DataFrame:
@@ -77,7 +91,8 @@ def _noise(run: Run) -> Noise:
         return gather_noise(run.texts, chosen, run.info.severities)
     # every row repeats what was measured on its text, so those of one training tell it as well
     shared = apart(next(run.parts()))[0]
-    return told_noise(together([shared[shared["text"].isna()], chosen]), run.info.severities)
+    shared = shared[shared["text"].isna()]
+    return told_noise(together([shared, chosen]) if len(chosen) else shared, run.info.severities)
 
 
 def _under(rows: pd.DataFrame, conditions: Iterable[tuple[str, float]]) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from dual_bench.report.numbers import NOTHING
 from dual_bench.report.text import neutral
 from dual_bench.stats.curves import Estimate
 
-LONG = 60
+LONG = 40
 """Rows that still are easy to pass by."""
 
 DIGITS = 12
