@@ -97,6 +97,7 @@ def draw(evidence: Evidence, grid: Grid, sheet: Sheet) -> Figure:
 
 def _layout(evidence: Evidence, grid: Grid, panels: int) -> _Layout:
     lines = [line for name in grid.rows for line in _row_label(evidence, name).split("\n")]
+    lines += [name for name, _ in _families(grid)]
     labels = max(0.9, _LABEL * _EM * max(map(len, lines)) + 0.1)
     longest = max(len(_number(evidence, e, s)) for s, e, _ in _cells(evidence, grid))
     gap, count = 0.14, len(grid.columns) + 1
