@@ -246,8 +246,7 @@ def learning(evidence: Evidence) -> Figure:
             if regime == MATCHED:
                 _range(panel, evidence.cells(system, regime), shape)
                 continue
-            for record in evidence.cells(system, regime):
-                _losses(panel, record, shape)
+            _losses(panel, evidence.cells(system, regime), shape)
         canvas.small_title(panel, evidence.title(system))
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return drawn
@@ -269,13 +268,18 @@ def _range(panel: Axes, records: Sequence[CellInfo], shape: dict[str, Any]) -> N
     panel.plot(x, [float(np.median(losses)) for losses in there], linewidth=1.0, **shape)
 
 
-def _losses(panel: Axes, record: CellInfo, shape: dict[str, Any]) -> None:
-    """The validation losses of one trained model, and a dot at the epoch that was kept."""
-    losses = _validation(record)
-    panel.plot(range(1, len(losses) + 1), losses, linewidth=0.7, alpha=0.8, **shape)
-    kept = record.best_epoch
-    if 1 <= kept <= len(losses):
-        panel.plot(kept, losses[kept - 1], marker="o", markersize=3, color=shape["color"])
+def _losses(panel: Axes, records: Sequence[CellInfo], shape: dict[str, Any]) -> None:
+    """The validation losses of each trained model, and a dot at the epoch that was kept."""
+    x, y, kept = [], [], []
+    for record in records:
+        losses = _validation(record)
+        x += [*range(1, len(losses) + 1), np.nan]  # one line with gaps is drawn faster than many
+        y += [*losses, np.nan]
+        if 1 <= record.best_epoch <= len(losses):
+            kept.append((record.best_epoch, losses[record.best_epoch - 1]))
+    panel.plot(x, y, linewidth=0.7, alpha=0.8, **shape)
+    if kept:
+        panel.plot(*zip(*kept, strict=True), marker="o", markersize=3, color=shape["color"], linestyle="none")
 
 
 def _learning_caption(evidence: Evidence) -> str:

@@ -39,6 +39,9 @@ _EM = 0.56 / 72
 """Inches that a character takes for each point of its size."""
 
 
+_CLEAN = Place("clean text", "clean", 0.0)
+
+
 @dataclass(frozen=True)
 class Sheet:
     """The panels of one figure, (regime, system) each, in rows."""
@@ -97,6 +100,7 @@ def draw(evidence: Evidence, grid: Grid, sheet: Sheet) -> Figure:
 
 def _layout(evidence: Evidence, grid: Grid, panels: int) -> _Layout:
     lines = [line for name in grid.rows for line in _row_label(evidence, name).split("\n")]
+    lines += [name for name, _ in _families(grid)]
     labels = max(0.9, _LABEL * _EM * max(map(len, lines)) + 0.1)
     longest = max(len(_number(evidence, e, s)) for s, e, _ in _cells(evidence, grid))
     gap, count = 0.14, len(grid.columns) + 1
@@ -135,7 +139,7 @@ def _cells(evidence: Evidence, grid: Grid) -> Iterator[tuple[Spot, Estimate, flo
 
 def loss_of(evidence: Evidence, system: str, regime: str, place: Place) -> float:
     """The loss against clean text; its interval, which takes long to compute, is not drawn."""
-    clean, here = (evidence.at(system, regime, at).value for at in (evidence.places[0], place))
+    clean, here = (evidence.at(system, regime, at).value for at in (_CLEAN, place))
     return clean - here if evidence.metric.higher_is_better else here - clean
 
 
@@ -201,7 +205,7 @@ def _row(
     def box(x: int) -> tuple[float, float, float, float]:
         return x + 0.02, y + 0.006, 0.96, high - 0.012
 
-    yield _Cell(box(0), 0, _number(evidence, evidence.at(system, regime, evidence.places[0]), None), False)
+    yield _Cell(box(0), 0, _number(evidence, evidence.at(system, regime, _CLEAN), None), False)
     for x, column in enumerate(grid.columns, 1):
         spot = grid.spots.get((corruption, column))
         if spot is None:
