@@ -22,9 +22,9 @@ from dual_bench.report.sentences import headlines
 from dual_bench.report.table import Table
 from dual_bench.schema import RunInfo
 
-ORDER = (
+ORDER = [
     "conditions", "scores", "retention", "robustness", "comparisons", "classical", "variance", "noise", "ceilings",
-)  # fmt: skip
+]  # fmt: skip
 """Tables that have no place beside a figure; others that have none come behind them."""
 
 KINDS = {"broken": "right → wrong", "mended": "wrong → right", "moved": "wrong → other wrong"}
