@@ -203,7 +203,7 @@ def test_the_summary_for_the_screen_has_every_hypothesis_and_calls_the_same_iden
 def found(parts: tuple[Path, Rendered], page: ElementTree.Element) -> str:
     """What the page says can be concluded, and what cannot."""
     text = body_text(page)
-    return text[text.index("What can be concluded") : text.index("Contents Explore")]
+    return text[text.index("What can be concluded") : text.index("Contents Effects")]
 
 
 @pytest.mark.parametrize(
@@ -641,7 +641,7 @@ def test_a_system_without_a_finished_cell_leaves_its_own_comparisons_undefined(g
     text = body_text(assert_valid(gap))
     assert f"“–” is undefined: {reason}." in text
     assert "corrected together: 2 supported, 2 contradicted, 0 equivalent, 2 undecided, 4 undefined." in text
-    assert "identical" not in text[text.index("What can be concluded") : text.index("Contents Explore")]
+    assert "identical" not in text[text.index("What can be concluded") : text.index("Contents Effects")]
 
 
 def test_the_note_on_missing_cells_names_the_variant(gap: Path) -> None:

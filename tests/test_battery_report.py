@@ -130,8 +130,8 @@ def test_severities_that_share_a_rate_show_one_number_and_the_caption_says_what_
     assert "3†, 4†, 5† | 35 %, 50 %, 70 % | 30.0 % | 100 %" in noise
 
 
-def test_the_map_comes_before_the_curves_and_states_its_finding(battery: tuple[Path, Rendered], markdown: str) -> None:
-    assert markdown.index("## Every corruption at every severity") < markdown.index("## Degradation curves")
+def test_the_map_comes_after_the_curves_and_states_its_finding(battery: tuple[Path, Rendered], markdown: str) -> None:
+    assert markdown.index("## Degradation curves") < markdown.index("## Every corruption at every severity")
     rows = [
         r
         for r in rows_of(battery[0], "severity")

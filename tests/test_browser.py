@@ -227,6 +227,9 @@ def test_another_corruption_and_regime_show_their_own_numbers(driver: Any, addre
         assert f"Trained {trained}: dual goes from" in told[corruption, regime][0]
         assert {where.partition(" ")[0] for where in column(driver, "points", "where")} == {"clean", name}
     assert len({text for text, _ in told.values()}) == 4
+    assert len(column(driver, "bands", "xs")) == len(MADE.models)
+    click(driver, "input[name=bands]")
+    assert column(driver, "bands", "xs") == []
     assert len({tuple(numbers) for _, numbers in told.values()}) >= 2
 
 

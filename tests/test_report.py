@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+import html5lib
 import numpy as np
+import pandas as pd
 import pytest
 from made_run import NOTE, Made, digest, write
 from markdown_it import MarkdownIt
@@ -18,8 +23,11 @@ from reading import assert_only_our_scripts, body_text, direct, parse, rows_of, 
 
 from dual_bench.metrics import ACC2_NON0, ACCURACY, MAE, UAR
 from dual_bench.report import evidence as evidence_module
+from dual_bench.report import page as page_module
+from dual_bench.report.canvas import Picture
 from dual_bench.report.evidence import gather
 from dual_bench.report.render import Rendered, render
+from dual_bench.report.table import Table
 from dual_bench.store import read_run
 from dual_bench.types import UserError
 
@@ -355,3 +363,121 @@ def test_the_run_of_a_folder_without_cells_is_refused(tmp_path: Path) -> None:
 def test_the_reference_is_dual_wherever_it_stands(tmp_path: Path) -> None:
     write(tmp_path, Made(models=("text-only", "dual"), regimes=("clean",)))
     assert gather(read_run(tmp_path)).systems == ("dual", "text-only")
+
+
+# ------------------------------------------------------------------------------ what the page is made of
+
+
+def test_conclusions_come_first_and_open_questions_say_what_would_decide_them(rendered: tuple[Path, Rendered]) -> None:
+    folder, _ = rendered
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.*)", text, re.MULTILINE)
+    assert headings[:5] == [
+        "What was asked", "What can be concluded", "What cannot be concluded", "Trained clean", "Trained mixed",
+    ]  # fmt: skip
+    can, cannot = (text.split(f"## {heading}\n")[1].split("\n## ")[0] for heading in headings[1:3])
+    rows = rows_of(folder, "comparisons")
+    count = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in ("better", "worse", "undecided")}
+    assert f"dual is better in {count['better']}, worse in {count['worse']}." in can
+    assert f"{count['undecided']} of the {len(rows)} comparisons with dual are undecided." in cannot
+    assert len(re.findall("would decide it|table of comparisons", cannot)) == min(count["undecided"], 8) + 1
+    assert "undecided" not in can
+    assert "do not cover another training sample, another corpus, or another choice of settings" in cannot
+    for regime in ("clean", "mixed"):
+        for row in rows_of(folder, "retention"):
+            if row["trained"] == regime and float(row["lost_low"]) > 0:
+                told = next(line for line in can.splitlines() if f"trained {regime}, accuracy is worse" in line)
+                assert f"{row['system']} by {100 * float(row['lost']):.1f} points" in told
+
+
+def test_the_explorer_holds_the_numbers_of_the_curves(rendered: tuple[Path, Rendered]) -> None:
+    folder, _ = rendered
+    page = parse((folder / "index.html").read_text(encoding="utf-8"))
+    (data,) = [json.loads(s.text or "") for s in page.iter("script") if s.get("id") == "explorer-numbers"]
+    table = {(r["corruption"], r["trained"], r["system"], 100 * float(r["rate"])): r for r in rows_of(folder, "curves")}
+    names = [row["system"] for row in rows_of(folder, "retention") if row["trained"] == "clean"]
+    assert [system[0] for system in data["systems"]] == names
+    checked = 0
+    for name, corruption in zip(("word-drop", "utterance-drop"), data["corruptions"], strict=True):
+        for regime, curves in zip(data["regimes"], corruption["curves"], strict=True):
+            for number, *columns in curves:
+                for x, value, low, high, told in zip(corruption["x"], *columns, strict=True):
+                    row = table[name, regime, names[number], x]
+                    found = [100 * float(row[column]) for column in ("value", "low", "high")]
+                    assert [value, low, high] == pytest.approx(found, rel=1e-4)
+                    assert told.startswith(f"{found[0]:.1f} % ({found[1]:.1f}")
+                    checked += 1
+    assert checked == len(table)
+    assert data["floor"] == pytest.approx(36.0)
+
+
+def test_a_run_without_curves_has_no_explorer_and_no_library(tmp_path: Path) -> None:
+    write(tmp_path, Made(corruptions=("word-drop",), rates=(1.0,), models=("dual",), regimes=("clean",)))
+    render(tmp_path)
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert 'id="explorer"' not in page
+    assert "Bokeh Contributors" not in page
+
+
+def test_headings_are_in_order_and_the_contents_lead_to_every_section(rendered: tuple[Path, Rendered]) -> None:
+    page = parse((rendered[0] / "index.html").read_text(encoding="utf-8"))
+    levels = [int(e.tag[1]) for e in page.iter() if re.fullmatch(r"h\d", str(e.tag))]
+    assert levels[0] == levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    targets = [a.get("href", "")[1:] for nav in page.iter("nav") for a in nav.iter("a")]
+    sections = [s.get("id") for s in page.findall(".//div[@id='after-contents']/section")]
+    assert targets == sections
+    assert {e.tag for e in page.iter()} >= {"header", "main", "nav"}
+
+
+def test_emphasised_cells_are_strong_in_both_and_others_are_not() -> None:
+    shown = pd.DataFrame({"system": ["a|b", "c"], "score": ["1.0", "2.0"]})
+
+    @dataclass(frozen=True)
+    class Bold(Table):
+        bold: frozenset[tuple[int, str]] = frozenset({(1, "score"), (0, "system")})
+
+    made = page_module.context(
+        [Bold("scores", "Scores", shown, shown)], (), name="n", title="t", headlines=(), methods=(), provenance=(),
+        command="c",
+    )  # fmt: skip
+    tree = parse(page_module.html(made))
+    assert ["".join(e.itertext()) for e in tree.iter("strong")] == ["a|b", "2.0"]
+    parsed = MarkdownIt("commonmark").enable("table").render(page_module.markdown(made))
+    assert re.findall("<strong>(.*?)</strong>", parsed) == ["a|b", "2.0"]
+
+
+def test_inline_figures_keep_what_is_drawn_and_lose_what_is_not_needed(rendered: tuple[Path, Rendered]) -> None:
+    text = (rendered[0] / "figures" / "degradation-word-drop.svg").read_text(encoding="utf-8")
+    text = text.replace('<g id="line2d_1">', '<g id="system-2">')
+    name = 'system id="system-9" #0072b2 1.23456'
+    text = text.replace("</svg>", f'<text x="1.23456">{name}</text></svg>')
+    found = page_module.inline(Picture("curve", "t", "c", '"<alt>', text))
+    before, after = (html5lib.parseFragment(t, namespaceHTMLElements=False) for t in (text, str(found)))
+    for tag in ("path", "use", "text", "g"):
+        assert len(list(after.iter(SVG + tag))) == len(list(before.iter(SVG + tag))) > 0, tag
+    assert [e.text for e in after.iter(SVG + "text")][-1] == name
+    assert [e.get("x") for e in after.iter(SVG + "text")][-1] == "1.23"
+    assert sum(e.get("class") == "system-2" for e in after.iter()) == 1
+    ids = {e.get("id") for e in after.iter() if e.get("id")}
+    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', str(found)))
+    assert ids == used
+    assert all(one.startswith("curve-") for one in ids)
+    assert len(found) < 0.7 * len(text)
+    assert next(after.iter(SVG + "svg")).get("aria-label") == '"<alt>'
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_methods_stand_alone(rendered: tuple[Path, Rendered]) -> None:
+    evidence = gather(read_run(rendered[0]))
+    text = page_module.methods_markdown(page_module.of_run(evidence, (), ()))
+    parsed = MarkdownIt("commonmark").render(text)
+    assert parsed.startswith("<h1>Methods: made")
+    plain = " ".join(re.sub("<.*?>", " ", parsed).split())
+    for told in (
+        NOTE, "Corpus: made", "100 train, 40 validation, 48 test", "3 seeds", "2 draws", "bootstrap resamples",
+        "t tests", "Holm's method", "dual-bench run made --name made", "dual-bench: 0",
+    ):  # fmt: skip
+        assert told in plain, told

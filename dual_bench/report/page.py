@@ -28,9 +28,9 @@ from dual_bench.store import Run
 if TYPE_CHECKING:
     from dual_bench.report.explorer import Explorer
 
-ORDER = (
+ORDER = [
     "conditions", "scores", "retention", "robustness", "comparisons", "classical", "variance", "noise", "ceilings",
-)  # fmt: skip
+]  # fmt: skip
 """Tables that have no place beside a figure; others that have none come behind them."""
 
 KINDS = {"broken": "right → wrong", "mended": "wrong → right", "moved": "wrong → other wrong"}

@@ -278,7 +278,8 @@ def open_questions(evidence: Evidence) -> Iterator[str]:
             f"{len(undecided)} of the {plural(len(contrasts), 'comparison')} with {reference} "
             f"{'is' if len(undecided) == 1 else 'are'} undecided. Undecided does not mean equal."
         )
-    labels = {f"{p.corruption} {p.rate}": p.label for p in evidence.poles if p.rate}
+    labels = {f"{p.corruption} {p.rate}" if p.rate else p.corruption: p.label for p in evidence.poles}
+    undecided.sort(key=lambda c: c.quantity not in labels)  # what the page is about comes first
     for c in undecided[:NAMED]:
         where = labels.get(c.quantity) or evidence.noise.quantity(c.quantity)
         yield (

@@ -30,7 +30,7 @@
   const json = (id) => JSON.parse(document.getElementById(id).textContent);
 
   // The curves of the systems that are `shown`, as the four data sources of the figure want them.
-  function columns(numbers, corruption, regime, shown, colour) {
+  function columns(numbers, corruption, regime, shown, banded, colour) {
     const real = (value) => value ?? NaN;
     const bands = { xs: [], ys: [], colour: [] };
     const curves = { xs: [], ys: [], colour: [], dash: [], width: [] };
@@ -42,7 +42,7 @@
       if (!shown.has(number)) continue;
       const [title, name, dash, marker, width] = numbers.systems[number];
       const sure = x.map((_, i) => i).filter((i) => lows[i] !== null && x[i] !== null);
-      if (sure.length) {
+      if (banded && sure.length) {
         const back = [...sure].reverse();
         bands.xs.push([...sure, ...back].map((i) => x[i]));
         bands.ys.push([...sure.map((i) => lows[i]), ...back.map((i) => highs[i])]);
@@ -106,7 +106,7 @@
       const corruption = numbers.corruptions[form.elements.corruption.value];
       const regime = Number(form.elements.regime.value);
       const shown = new Set(boxes.filter((box) => box.checked).map((box) => Number(box.value)));
-      const { end, ...sources } = columns(numbers, corruption, regime, shown, colour);
+      const { end, ...sources } = columns(numbers, corruption, regime, shown, form.elements.bands.checked, colour);
       for (const [name, data] of Object.entries(sources)) part(name).data = data;
       part("figure").x_range.setv({ start: -0.02 * end, end: 1.02 * end });
       part("x axis").axis_label = corruption.label;
