@@ -234,9 +234,13 @@ def test_another_corruption_and_regime_show_their_own_numbers(driver: Any, addre
 
 
 def test_the_figure_takes_the_colours_of_the_theme_as_it_changes(driver: Any, address: str) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
     show(driver, address, theme="light")
     light = column(driver, "curves", "colour")
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": PREFERS, "value": "dark"}]})
+    # the page hears of it with the next frame
+    WebDriverWait(driver, 10).until(lambda _: column(driver, "curves", "colour") != light)
     dark = column(driver, "curves", "colour")
     assert len(set(light)) == len(set(dark)) == len(MADE.models)
     assert not set(light) & set(dark)
