@@ -50,7 +50,7 @@ class Metric:
 def ratio(top: FloatArray, bottom: FloatArray) -> FloatArray:
     """``top / bottom``, NaN where ``bottom`` is 0."""
     top, bottom = np.broadcast_arrays(np.asarray(top, float), np.asarray(bottom, float))
-    found: FloatArray = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0)
+    found: FloatArray = np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom != 0)
     return found
 
 

@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -257,6 +257,7 @@ def _check_schema(path: Path) -> None:
 
 
 R = TypeVar("R", bound=BaseModel)
+T = TypeVar("T")
 
 
 def _read_record(path: Path, kind: type[R]) -> R:
@@ -305,25 +306,25 @@ class Run:
             high=np.inf if corpus.high is None else corpus.high,
         )
 
-    def parts(self) -> Iterator[pd.DataFrame]:
-        """All prediction rows, each training (model, variant, regime, seed) whole in one part, in the order of cells.
+    def each(self, work: Callable[[pd.DataFrame], T]) -> Iterator[T]:
+        """What ``work`` makes of the prediction rows of each training (model, variant, regime, seed), in the order of
+        cells.
 
-        A study may have more rows than memory; the next part is read while the last is being worked on.
+        A study may have more rows than memory: as many trainings are in it at a time as there are cores.
         """
         if self.held is not None:
-            yield self.held
+            yield work(self.held)
             return
         trainings: dict[tuple[str, str, str, int], list[Path]] = {}
         for cell in self.cells:
             who = (cell.model, cell.variant, cell.regime, cell.seed)
             trainings.setdefault(who, []).append(self.files[cell.digest])
-        with ThreadPoolExecutor(1) as ahead:
-            queue = [ahead.submit(_read_rows, files) for files in list(trainings.values())[:1]]
-            for files in list(trainings.values())[1:]:
-                queue.append(ahead.submit(_read_rows, files))
-                yield queue.pop(0).result()
-            while queue:
-                yield queue.pop(0).result()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            yield from pool.map(lambda files: work(_read_rows(files)), trainings.values())
+
+    def first(self) -> pd.DataFrame:
+        """The prediction rows of the first cell."""
+        return _read_rows([self.files[self.cells[0].digest]]) if self.held is None else self.held
 
     def chosen(self) -> pd.DataFrame:
         """The rows whose text depends on the model that read it."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -280,7 +281,10 @@ def gather(run: Run) -> Evidence:
     known: list[Metric] = [METRICS.load(name) for name in METRICS.entries]
     judged = [m for m in known if m.about == "prediction" or run.info.source is None or run.info.source.probabilities]
     others = [m for m in judged if m.task == run.info.corpus.task and m.name != primary.name]
-    ends = {primary.name: full} | {m.name: cube(rows.few, m) for m in others}
+    with ThreadPoolExecutor() as pool:
+        cubes = pool.map(partial(cube, rows.few), others)
+        list(pool.map(lambda where: point(full, where, weights), full.sums))  # each is asked for below, one by one
+        ends = {primary.name: full} | {m.name: found for m, found in zip(others, cubes, strict=True)}
     certified = gather_certified(rows.certified, run.cells, full, weights, LEVEL)
     found: tuple[Effect, ...] = ()
     contrasts: tuple[Contrast, ...] = ()

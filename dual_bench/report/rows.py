@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ from pandas.api.types import union_categoricals
 
 from dual_bench.metrics import Metric
 from dual_bench.report.noise import Noise, Place, gather_noise, told_noise
-from dual_bench.stats.frame import Cube, Summing, numbered, system_name
+from dual_bench.stats.frame import Cube, Part, Summing, numbered, summed, system_name
 from dual_bench.store import Run, apart
 from dual_bench.types import TRANSCRIPT_PREFIX, UserError
 
@@ -40,28 +42,45 @@ class Rows:
     heaviest: Place | None
 
 
+class _Taken(NamedTuple):
+    """What is taken from the rows of one training."""
+
+    sums: Part
+    probes: Part
+    certified: pd.DataFrame
+    few: pd.DataFrame
+    answers: pd.DataFrame
+
+
 def read(run: Run, metric: Metric) -> Rows:
     """Sum ``metric``, and keep what is looked at closely; UserError where the rows contradict themselves."""
     noise = _noise(run)
     heaviest = noise.heaviest()
     ends = {("clean", 0.0), *([(heaviest.corruption, heaviest.rate)] if heaviest else [])}
     sums, probes = Summing(metric), Summing(metric)
-    few, answers, certified = [], [], []
-    for part in run.parts():
-        ordinary, bound, probed = apart(part)
-        sums.add(ordinary)
-        heard = {(name, 1.0) for name in ordinary["corruption"].cat.categories if name.startswith(TRANSCRIPT_PREFIX)}
-        few.append(ordinary[_under(ordinary, ends | heard)])
-        answers.append(_answered(ordinary))
-        certified.append(bound)
-        if len(probed):
-            clean = ordinary[_under(ordinary, {("clean", 0.0)})]
-            probes.add(together([_of_same(clean, probed), probed]))
+    certified, few, answers = [], [], []
+    for taken in run.each(partial(_take, metric=metric, ends=ends)):
+        sums.add(taken.sums)
+        probes.add(taken.probes)
+        certified.append(taken.certified)
+        few.append(taken.few)
+        answers.append(taken.answers)
     full = sums.cube(partial=run.held is None)  # what a study has not finished yet does not hold up the rest
     bounds, ends_only, said = (_of_whole(together(frames), full) for frames in (certified, few, answers))
     return Rows(
         full, _whole(probes, full.seeds), bool(probes.trainings), bounds, ends_only, said, noise, heaviest
     )  # fmt: skip
+
+
+def _take(part: pd.DataFrame, metric: Metric, ends: Collection[tuple[str, float]]) -> _Taken:
+    ordinary, bound, probed = apart(part)
+    heard = [(name, 1.0) for name in ordinary["corruption"].cat.categories if name.startswith(TRANSCRIPT_PREFIX)]
+    probes = Part({}, {})
+    if len(probed):
+        clean = ordinary[_under(ordinary, [("clean", 0.0)])]
+        probes = summed(together([_of_same(clean, probed), probed]), metric)
+    few = ordinary[_under(ordinary, [*ends, *heard])]
+    return _Taken(summed(ordinary, metric), probes, bound, few, _answered(ordinary))
 
 
 def _of_whole(rows: pd.DataFrame, full: Cube) -> pd.DataFrame:
@@ -80,7 +99,7 @@ def _of_whole(rows: pd.DataFrame, full: Cube) -> pd.DataFrame:
 
 def clean(run: Run) -> pd.DataFrame:
     """The rows of clean text."""
-    return together([part[_under(part, {("clean", 0.0)})] for part in run.parts()])
+    return together(list(run.each(lambda part: part[_under(part, [("clean", 0.0)])])))
 
 
 def _noise(run: Run) -> Noise:
@@ -90,7 +109,7 @@ def _noise(run: Run) -> Noise:
     if len(run.texts):
         return gather_noise(run.texts, chosen, run.info.severities)
     # every row repeats what was measured on its text, so those of one training tell it as well
-    shared = apart(next(run.parts()))[0]
+    shared = apart(run.first())[0]
     shared = shared[shared["text"].isna()]
     return told_noise(together([shared, chosen]) if len(chosen) else shared, run.info.severities)
 
@@ -123,25 +142,21 @@ def _whole(probes: Summing, seeds: Sequence[int]) -> Cube | None:
         return None
 
 
-def _instances(rows: pd.DataFrame) -> pd.DataFrame:
+def _instances(conditions: Sequence[tuple[str, float, int]]) -> set[tuple[str, float, int]]:
     """(corruption, rate, draw) of clean text and of two rates of each corruption, the middle and the last, in the first
     draw."""
-    where = rows[["corruption", "rate", "draw"]].drop_duplicates()
-    kept = []
-    for _, each in where.groupby("corruption", observed=True, sort=True):
-        rates = sorted(each["rate"].unique())
-        ends = {rates[(len(rates) - 1) // 2], rates[-1]}
-        kept.append(each[each["rate"].isin(ends) & (each["draw"] == each["draw"].min())])
-    found: pd.DataFrame = pd.concat(kept)
+    found = set()
+    for name in {corruption for corruption, _, _ in conditions}:
+        rates = sorted({rate for corruption, rate, _ in conditions if corruption == name})
+        draw = min(draw for corruption, _, draw in conditions if corruption == name)
+        found |= {(name, rates[(len(rates) - 1) // 2], draw), (name, rates[-1], draw)}
     return found
 
 
 def _answered(rows: pd.DataFrame) -> pd.DataFrame:
-    keep = np.zeros(len(rows), bool)
-    draws = rows["draw"].to_numpy()
-    for corruption, rate, draw in _instances(rows).itertuples(index=False):
-        keep |= _under(rows, {(corruption, rate)}) & (draws == draw)
-    kept = rows[keep]
+    codes, conditions = numbered(rows, ["corruption", "rate", "draw"])
+    wanted = _instances([(corruption, rate, draw) for corruption, rate, draw in conditions])
+    kept = rows[np.array([condition in wanted for condition in conditions])[codes]]
     scores = kept.filter(like="score_").to_numpy()
     codes, pairs = numbered(kept, ["model", "variant"])
     system = pd.Categorical([system_name(model, variant) for model, variant in pairs])[codes]

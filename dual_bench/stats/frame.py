@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dual_bench.metrics import Metric
 from dual_bench.types import FloatArray, IntArray, UserError
@@ -80,7 +81,7 @@ def cube(predictions: pd.DataFrame, metric: Metric) -> Cube:
     draw; the others are named in ``skipped``. The numbers do not depend on the order of the rows, to the bit.
     """
     sums = Summing(metric)
-    sums.add(predictions)
+    sums.add(summed(predictions, metric))
     return sums.cube()
 
 
@@ -113,6 +114,41 @@ class _Block:
     sums: FloatArray | None
 
 
+@dataclass(frozen=True)
+class Part:
+    """The sums of some trainings, and what their rows say of the utterances."""
+
+    truth: Mapping[str, tuple[str, float]]
+    """Utterance -> cluster, truth."""
+    blocks: Mapping[Trained, _Block]
+
+
+def summed(rows: pd.DataFrame, metric: Metric) -> Part:
+    """Sum ``metric`` over the rows of some trainings; UserError where they contradict themselves."""
+    if rows.empty:
+        return Part({}, {})
+    training, trainings = numbered(rows, Trained._fields)
+    condition, conditions = numbered(rows, ["corruption", "rate", "draw"], ordered=True)
+    unit, pairs = numbered(rows, ["cluster", "utterance"], ordered=True)
+    units = tuple(Unit(*map(str, pair)) for pair in pairs)
+    truth = _agreed(rows, unit, units)
+    scores = _scores(rows)
+    order = np.argsort(training, kind="stable")
+    ends = np.searchsorted(training[order], np.arange(len(trainings) + 1))
+    blocks = {}
+    for t, found in enumerate(trainings):
+        mine = order[ends[t] : ends[t + 1]]
+        where = _placed(rows, mine, condition, unit, (len(conditions), len(units)))
+        read, seen = np.flatnonzero((where >= 0).any(axis=1)), np.flatnonzero((where >= 0).any(axis=0))
+        where = where[np.ix_(read, seen)]
+        # one that lacks rows is left out in the end, and needs no sums
+        sums = _sum(metric, truth[seen], scores, where, _starts(units, seen)) if (where >= 0).all() else None
+        there = tuple(conditions[k] for k in read), tuple(units[u] for u in seen)
+        blocks[Trained(*found)] = _Block(len(mine), *there, sums)
+    told = {u.utterance: (u.cluster, value) for u, value in zip(units, truth.tolist(), strict=True)}
+    return Part(told, blocks)
+
+
 class Summing:
     """Prediction rows on their way into a ``Cube``, part by part, so that they need not fit into memory at once.
 
@@ -122,35 +158,23 @@ class Summing:
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
         self._blocks: dict[Trained, _Block] = {}
-        self._clusters: dict[str, str] = {}
-        self._truth: dict[str, float] = {}
+        self._told: dict[str, tuple[str, float]] = {}
 
-    def add(self, rows: pd.DataFrame) -> None:
-        """Sum the rows of some trainings; UserError where they contradict themselves, or rows from before."""
-        if rows.empty:
-            return
-        training, trainings = numbered(rows, Trained._fields)
-        condition, conditions = numbered(rows, ["corruption", "rate", "draw"], ordered=True)
-        unit, pairs = numbered(rows, ["cluster", "utterance"], ordered=True)
-        units = tuple(Unit(*map(str, pair)) for pair in pairs)
-        truth = self._agreed(rows, unit, units)
-        scores = _scores(rows)
-        order = np.argsort(training, kind="stable")
-        ends = np.searchsorted(training[order], np.arange(len(trainings) + 1))
-        for t, found in enumerate(trainings):
-            mine = order[ends[t] : ends[t + 1]]
-            where = self._placed(rows, mine, condition, unit, (len(conditions), len(units)))
-            read, seen = np.flatnonzero((where >= 0).any(axis=1)), np.flatnonzero((where >= 0).any(axis=0))
-            where = where[np.ix_(read, seen)]
-            # one that lacks rows is left out in the end, and needs no sums
-            sums = _sum(self.metric, truth[seen], scores, where, _starts(units, seen)) if (where >= 0).all() else None
-            if Trained(*found) in self._blocks:
+    def add(self, part: Part) -> None:
+        """Take up a part; UserError where it contradicts one from before."""
+        for name, (cluster, value) in part.truth.items():
+            before, known = self._told.setdefault(name, (cluster, value))
+            if before != cluster:
+                raise UserError(_two_clusters(name, before, cluster))
+            if known != value:
+                raise UserError(_two_truths(name, value, known))
+        for training, block in part.blocks.items():
+            if training in self._blocks:
                 raise UserError(
-                    f"expected the rows of one training together, found more of {_titled(found[:3])}, seed {found[3]}"
+                    f"expected the rows of one training together, found more of {_titled(training[:3])}, seed "
+                    f"{training.seed}"
                 )
-            self._blocks[Trained(*found)] = _Block(
-                len(mine), tuple(conditions[k] for k in read), tuple(units[u] for u in seen), sums
-            )
+            self._blocks[training] = block
 
     @property
     def trainings(self) -> tuple[Trained, ...]:
@@ -194,41 +218,44 @@ class Summing:
         clusters = tuple(sorted({unit.cluster for unit in units}))
         return Cube(self.metric, sums, tuple(map(int, whole)), clusters, len(units), skipped)
 
-    def _agreed(self, rows: pd.DataFrame, unit: IntArray, units: Sequence[Unit]) -> FloatArray:
-        """The truth of each unit, which every row of it must agree on; likewise its cluster."""
-        given = rows["truth"].to_numpy(float)
-        truth = np.empty(len(units))
-        truth[unit] = given
-        for (cluster, name), value in zip(units, truth.tolist(), strict=True):
-            if self._clusters.setdefault(name, cluster) != cluster:
-                raise UserError(
-                    f"expected one cluster for each utterance, found '{self._clusters[name]}' and '{cluster}' for "
-                    f"'{name}'"
-                )
-            if self._truth.setdefault(name, value) != value:
-                raise UserError(f"expected one truth for utterance '{name}', found {value:g} and {self._truth[name]:g}")
-        if (wrong := truth[unit] != given).any():
-            row = int(wrong.argmax())
-            raise UserError(
-                f"expected one truth for utterance '{units[unit[row]].utterance}', found {given[row]:g} and "
-                f"{truth[unit[row]]:g}"
-            )
-        return truth
 
-    def _placed(
-        self, rows: pd.DataFrame, mine: IntArray, condition: IntArray, unit: IntArray, shape: tuple[int, int]
-    ) -> IntArray:
-        """(conditions, units) the row of each prediction, -1 where there is none."""
-        where = np.full(shape, -1)
-        place = np.ravel_multi_index((condition[mine], unit[mine]), shape)
-        where.flat[place] = mine
-        if (twice := where.flat[place] != mine).any():
-            row = rows.iloc[int(mine[int(twice.argmax())])]
-            raise UserError(
-                f"expected one prediction of an utterance by each model under each condition, found two of "
-                f"'{row['utterance']}' by {row['model']} (seed {row['seed']}, {row['corruption']} {row['rate']:g})"
-            )
-        return where
+def _agreed(rows: pd.DataFrame, unit: IntArray, units: Sequence[Unit]) -> FloatArray:
+    """The truth of each unit, which every row of it must agree on; likewise its cluster."""
+    clusters: dict[str, str] = {}
+    for cluster, name in units:
+        if clusters.setdefault(name, cluster) != cluster:
+            raise UserError(_two_clusters(name, clusters[name], cluster))
+    given = rows["truth"].to_numpy(float)
+    truth = np.empty(len(units))
+    truth[unit] = given
+    if (wrong := truth[unit] != given).any():
+        row = int(wrong.argmax())
+        raise UserError(_two_truths(units[unit[row]].utterance, given[row], truth[unit[row]]))
+    return truth
+
+
+def _two_clusters(name: str, one: str, other: str) -> str:
+    return f"expected one cluster for each utterance, found '{one}' and '{other}' for '{name}'"
+
+
+def _two_truths(name: str, one: float, other: float) -> str:
+    return f"expected one truth for utterance '{name}', found {one:g} and {other:g}"
+
+
+def _placed(
+    rows: pd.DataFrame, mine: IntArray, condition: IntArray, unit: IntArray, shape: tuple[int, int]
+) -> IntArray:
+    """(conditions, units) the row of each prediction, -1 where there is none."""
+    where = np.full(shape, -1)
+    place = np.ravel_multi_index((condition[mine], unit[mine]), shape)
+    where.flat[place] = mine
+    if (twice := where.flat[place] != mine).any():
+        row = rows.iloc[int(mine[int(twice.argmax())])]
+        raise UserError(
+            f"expected one prediction of an utterance by each model under each condition, found two of "
+            f"'{row['utterance']}' by {row['model']} (seed {row['seed']}, {row['corruption']} {row['rate']:g})"
+        )
+    return where
 
 
 def _starts(units: Sequence[Unit], seen: IntArray) -> IntArray:
@@ -247,12 +274,14 @@ def numbered(
     frame: pd.DataFrame, columns: Sequence[str], ordered: bool = False
 ) -> tuple[IntArray, list[tuple[Any, ...]]]:
     """Number the distinct values of ``columns``: in their own order, or in the order of first appearance."""
-    codes = np.zeros(len(frame), np.int64)
+    codes, size = np.zeros(len(frame), np.int64), 1
     for name in columns:
-        column = frame[name]
-        own = column.cat.codes.to_numpy(np.int64) if isinstance(column.dtype, pd.CategoricalDtype) else None
-        each = pd.factorize(column)[0] if own is None else own
-        codes = pd.factorize(codes * (int(each.max()) + 2) + each + 1)[0]  # numbered again, so that they stay small
+        each, count = _column_codes(frame[name])
+        if size * count >= 2**62:
+            codes = pd.factorize(codes)[0]
+            size = int(codes.max()) + 1
+        codes, size = codes * count + each, size * count
+    codes = pd.factorize(codes)[0]
     example = np.empty(codes.max() + 1, np.int64)
     example[codes[::-1]] = np.arange(len(codes))[::-1]
     values = list(frame[list(columns)].iloc[example].itertuples(index=False, name=None))
@@ -261,6 +290,19 @@ def numbered(
     # sorted here, not by pandas: categories come in the order of the file, which must not matter
     order = sorted(range(len(values)), key=values.__getitem__)
     return np.argsort(order).astype(np.int64)[codes], [values[i] for i in order]
+
+
+def _column_codes(column: pd.Series[Any]) -> tuple[NDArray[np.int64], int]:
+    """A number for each distinct value of a column, and how many numbers there may be."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.codes.to_numpy(np.int64) + 1, len(column.cat.categories) + 1
+    if column.dtype.kind == "i":  # seeds and draws are few and near each other, and need no look-up
+        values = column.to_numpy(np.int64)
+        low, high = int(values.min()), int(values.max())
+        if high - low < 2**20:
+            return values - low, high - low + 1
+    codes = np.asarray(pd.factorize(column)[0] + 1, np.int64)
+    return codes, int(codes.max()) + 1
 
 
 def _scores(frame: pd.DataFrame) -> FloatArray:

@@ -146,16 +146,18 @@ def replicates(sums: FloatArray, value: Value, weights: Weights) -> FloatArray:
     """
     s, d, c, m = sums.shape
     seeds, draws, clusters = weights.of(d)
-    flat = np.moveaxis(sums, 2, 0).reshape(c, s * d * m)
+    flat = np.moveaxis(sums, 2, 3).reshape(s * d * m, c)
     # counts are summed without rounding in single precision too, which is twice as fast
     whole = bool((flat == np.rint(flat)).all()) and c * np.abs(flat).max() < 2**24
     kind: type[np.floating] = np.float32 if whole else np.float64
-    rows, drawn = flat.astype(kind), clusters.astype(kind)
+    rows, drawn = flat.astype(kind), clusters.T.astype(kind)
     out = np.empty(len(seeds))
     step = max(1, _CHUNK // (s * d * m))
     for start in range(0, len(out), step):
         part = slice(start, start + step)
-        values = value(np.asarray(drawn[part] @ rows, np.float64).reshape(-1, s, d, m))
+        # resamples lie last in memory: a metric adds up few statistics of many resamples, not the other way round
+        drawn_sums = np.asarray(rows @ drawn[:, part], np.float64).reshape(s, d, m, -1)
+        values = value(drawn_sums.transpose(3, 0, 1, 2))
         out[part] = _mean(values, seeds[part], draws[part])
     return out
 
