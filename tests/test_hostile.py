@@ -21,9 +21,9 @@ from test_ablation_report import PARTS, study_of
 from typeset import typeset
 
 from dual_bench.report import evidence as evidence_module
-from dual_bench.report import latex, page
+from dual_bench.report import flips, latex, page
 from dual_bench.report.evidence import gather
-from dual_bench.report.figures import pictures
+from dual_bench.report.render import render
 from dual_bench.report.table import Table
 from dual_bench.report.tables import tables
 from dual_bench.report.text import neutral
@@ -74,16 +74,11 @@ def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     write(folder, request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evidence_module, "RESAMPLES", 50)
+        render(folder)
         evidence = gather(read_run(folder))
-        found, drawn = tables(evidence), pictures(evidence, folder / "figures")
-        context = page.of_run(evidence, found, drawn)
-    said = {name: context[name] for name in ("title", "methods", "headlines", "notes", "problems")}
-    (folder / "report.tex").write_text(latex.document(found, drawn, **said), encoding="ascii")
-    (folder / "tables").mkdir()
-    for table in found:
-        if table.shown is not None:
-            (folder / "tables" / f"{table.name}.tex").write_text(latex.table(table), encoding="ascii")
-    return Report(found, page.html(context), page.markdown(context), folder, TEXTS)
+        found = (*tables(evidence), *([listed] if (listed := flips.table(flips.flips(evidence))) else []))
+    read = [(folder / name).read_text(encoding="utf-8") for name in ("index.html", "report.md")]
+    return Report(found, *read, folder, TEXTS)
 
 
 def plain(text: str) -> str:

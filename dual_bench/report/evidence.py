@@ -9,6 +9,7 @@ from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from dual_bench import seeding
 from dual_bench.catalog import METRICS
@@ -281,7 +282,8 @@ def gather(run: Run) -> Evidence:
     known: list[Metric] = [METRICS.load(name) for name in METRICS.entries]
     judged = [m for m in known if m.about == "prediction" or run.info.source is None or run.info.source.probabilities]
     others = [m for m in judged if m.task == run.info.corpus.task and m.name != primary.name]
-    with ThreadPoolExecutor() as pool:
+    # cores side by side in this work are more use than cores in each matrix product
+    with threadpool_limits(1), ThreadPoolExecutor() as pool:
         cubes = pool.map(partial(cube, rows.few), others)
         list(pool.map(lambda where: point(full, where, weights), full.sums))  # each is asked for below, one by one
         ends = {primary.name: full} | {m.name: found for m, found in zip(others, cubes, strict=True)}

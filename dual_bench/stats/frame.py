@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from dual_bench.metrics import Metric
 from dual_bench.types import FloatArray, IntArray, UserError
@@ -277,31 +276,42 @@ def numbered(
     codes, size = np.zeros(len(frame), np.int64), 1
     for name in columns:
         each, count = _column_codes(frame[name])
-        if size * count >= 2**62:
-            codes = pd.factorize(codes)[0]
+        if size * count > _SMALL:
+            codes = pd.factorize(codes)[0].astype(np.int64)
             size = int(codes.max()) + 1
         codes, size = codes * count + each, size * count
-    codes = pd.factorize(codes)[0]
-    example = np.empty(codes.max() + 1, np.int64)
-    example[codes[::-1]] = np.arange(len(codes))[::-1]
-    values = list(frame[list(columns)].iloc[example].itertuples(index=False, name=None))
-    if not ordered:
-        return codes, values
-    # sorted here, not by pandas: categories come in the order of the file, which must not matter
-    order = sorted(range(len(values)), key=values.__getitem__)
-    return np.argsort(order).astype(np.int64)[codes], [values[i] for i in order]
+    if size > _SMALL:
+        codes = pd.factorize(codes)[0].astype(np.int64)
+        size = int(codes.max()) + 1
+    first = np.full(size, len(codes))
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    there = np.flatnonzero(first < len(codes))
+    there = there[np.argsort(first[there])]
+    values = list(frame[list(columns)].iloc[first[there]].itertuples(index=False, name=None))
+    if ordered:
+        # sorted here, not by pandas: categories come in the order of the file, which must not matter
+        order = sorted(range(len(values)), key=values.__getitem__)
+        there, values = there[order], [values[i] for i in order]
+    numbers = np.empty(size, np.int64)
+    numbers[there] = np.arange(len(there))
+    return numbers[codes], values
 
 
-def _column_codes(column: pd.Series[Any]) -> tuple[NDArray[np.int64], int]:
+_SMALL = 2**22
+"""Combinations of values for which a table of all of them is quicker than a look-up."""
+
+
+def _column_codes(column: pd.Series[Any]) -> tuple[IntArray, int]:
     """A number for each distinct value of a column, and how many numbers there may be."""
     if isinstance(column.dtype, pd.CategoricalDtype):
-        return column.cat.codes.to_numpy(np.int64) + 1, len(column.cat.categories) + 1
+        return np.asarray(column.cat.codes, np.int64) + 1, len(column.cat.categories) + 1
     if column.dtype.kind == "i":  # seeds and draws are few and near each other, and need no look-up
-        values = column.to_numpy(np.int64)
+        values: IntArray = column.to_numpy(np.int64)
         low, high = int(values.min()), int(values.max())
         if high - low < 2**20:
             return values - low, high - low + 1
-    codes = np.asarray(pd.factorize(column)[0] + 1, np.int64)
+    codes: IntArray = pd.factorize(column)[0].astype(np.int64)
+    codes += 1
     return codes, int(codes.max()) + 1
 
 
