@@ -87,7 +87,7 @@ def wrapped(text: str, width: int) -> str:
     >>> wrapped("dual:sdm=off,vdm=off", 14)
     'dual:sdm=off,\\nvdm=off'
     """
-    return "\n".join(textwrap.wrap(re.sub(r",\b", ", ", text), width, max_lines=4, placeholder="…"))
+    return "\n".join(textwrap.wrap(re.sub(r",\b", ", ", legible(text)), width, max_lines=4, placeholder="…"))
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,7 @@ class Album:
     def save(self, figure: Figure, name: str, title: str, caption: str, alt: str) -> Picture:
         """Write the figure without date or version, so that the same numbers give the same bytes."""
         title, caption, alt = map(legible, (title, caption, alt))
-        for written in figure.findobj(Text):
-            written.set_text("\n".join(shortened(line, _LONGEST) for line in legible(written.get_text()).split("\n")))
+        _tame(figure)
         settle(figure)
         text, said = io.StringIO(), {"Title": title, "Description": alt}
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, **said})
@@ -119,6 +118,20 @@ class Album:
             with replacing(self.folder / f"{name}.pdf") as temporary:
                 figure.savefig(temporary, format="pdf", metadata={**unsaid, "Title": title, "Subject": alt})
         return Picture(name, title, caption, alt, text.getvalue())
+
+
+def _tame(figure: Figure) -> None:
+    """Make all text of a figure legible, and no line of it endless."""
+
+    def tamed(text: str) -> str:
+        return "\n".join(shortened(line, _LONGEST) for line in legible(text).split("\n"))
+
+    for written in figure.findobj(Text):
+        written.set_text(tamed(written.get_text()))
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        labels = [label.get_text() for label in axis.get_ticklabels()]
+        if any(tamed(label) != label for label in labels):  # they are written anew whenever the figure is drawn
+            axis.set_ticks(axis.get_ticklocs(), [tamed(label) for label in labels])
 
 
 def settle(figure: Figure) -> None:

@@ -230,7 +230,7 @@ def marked(words: Sequence[tuple[str, str]]) -> Markup:
     runs = []
     for kind, run in itertools.groupby(words, key=lambda word: word[1]):
         told = Markup("" if kind == "same" else '<span class="sr">{}: </span>').format(kind)
-        runs.append(Markup(_MARKS[kind]).format(told + " ".join(word for word, _ in run)))
+        runs.append(Markup(_MARKS[kind]).format(told + legible(" ".join(word for word, _ in run))))
     return Markup(" ").join(runs)
 
 
