@@ -34,9 +34,12 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 bench: $(VENV)/.installed-dev ## speeds, each as a ratio to a named alternative in the same run
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/corruptions.py --out reports/reference/corruption-speed.md
 	$(BIN)/python benchmarks/resampling.py --out reports/reference/resampling-speed.md
+	$(BIN)/python benchmarks/rendering.py --out reports/reference/rendering-speed.md
 
-reference: $(VENV)/.installed-dev ## what the noise does to real lines; DATA names the folder of the real corpora
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/realised.py $(DATA) --out reports/reference
+reference: $(VENV)/.installed-dev ## the reference report, from its rows where they are there; and what the noise does to the real lines in DATA
+	$(BIN)/dual-bench run reference --out reports/reference/synthetic
+	$(BIN)/dual-bench report reports/reference/synthetic --format latex
+	[ ! -d $(DATA) ] || OMP_NUM_THREADS=1 $(BIN)/python benchmarks/realised.py $(DATA) --out reports/reference
 
 calibration: $(VENV)/.installed-dev ## do intervals cover, and do tests keep their level? about half an hour
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/calibration.py --out reports/reference

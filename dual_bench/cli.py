@@ -223,9 +223,9 @@ def report(
 ) -> None:
     """Render the report of a run, or one of several, from stored rows alone; or of predictions of another toolkit."""
     with _explained():
-        from dual_bench.report.render import FORMATS, render, render_predictions
+        from dual_bench.report.render import FORMATS, USUAL, render, render_predictions
 
-        chosen = _joined(formats) or list(FORMATS)
+        chosen = _joined(formats) or list(USUAL)
         for name in chosen:
             if name not in FORMATS:
                 raise UserError(

@@ -23,7 +23,7 @@ from typeset import typeset
 from dual_bench.report import evidence as evidence_module
 from dual_bench.report import flips, latex, page
 from dual_bench.report.evidence import gather
-from dual_bench.report.render import render
+from dual_bench.report.render import FORMATS, render
 from dual_bench.report.table import Table
 from dual_bench.report.tables import tables
 from dual_bench.report.text import neutral
@@ -74,7 +74,7 @@ def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     write(folder, request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evidence_module, "RESAMPLES", 50)
-        render(folder)
+        render(folder, formats=FORMATS)
         evidence = gather(read_run(folder))
         found = (*tables(evidence), *([listed] if (listed := flips.table(flips.flips(evidence))) else []))
     read = [(folder / name).read_text(encoding="utf-8") for name in ("index.html", "report.md")]

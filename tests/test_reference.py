@@ -1,4 +1,4 @@
-"""The committed tables of what the noise does: rebuilt, and held to what is promised of them."""
+"""What is committed in ``reports/reference``: rebuilt, and held to what is promised of it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from reading import body_text, parse
 from realised import NAMES, RATES, csv, markdown, table_of
 
 from dual_bench.corruptions.severity import TARGETS
+from dual_bench.report.render import render
+from dual_bench.store import read_run
 
 FOLDER = Path(__file__).parents[1] / "reports" / "reference"
+REPORT = FOLDER / "synthetic"
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +53,30 @@ def test_the_table_is_what_the_noise_does(name: str, table: pd.DataFrame, shared
     made = pd.read_csv(io.StringIO(csv(table_of(shared_data, [name]))))
     committed = table[table["corruption"] == name].reset_index(drop=True)
     pd.testing.assert_frame_equal(made, committed, check_dtype=False, rtol=0, atol=1e-9)
+
+
+# ------------------------------------------------------------------------------------ the reference report
+
+
+def test_every_table_of_the_reference_report_is_rebuilt_byte_for_byte(tmp_path: Path) -> None:
+    render(REPORT, out=tmp_path / "out", formats=["csv", "latex"])
+    committed, rebuilt = (
+        {file.name: file.read_bytes() for file in (folder / "tables").iterdir()}
+        for folder in (REPORT, tmp_path / "out")
+    )
+    assert len(committed) > 20
+    assert rebuilt == committed
+
+
+def test_the_reference_report_is_complete_and_says_that_its_corpus_is_artificial() -> None:
+    run = read_run(REPORT)
+    assert run.info.status == "complete"
+    assert not run.missing
+    assert not run.info.provenance.dirty
+    page = (REPORT / "index.html").read_text(encoding="utf-8")
+    assert "is artificial" in body_text(parse(page))
+
+
+def test_the_reference_report_is_small() -> None:
+    assert (REPORT / "index.html").stat().st_size < 3e6
+    assert sum(file.stat().st_size for file in REPORT.rglob("*") if file.is_file()) < 15e6

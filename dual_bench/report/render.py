@@ -26,6 +26,9 @@ from dual_bench.types import UserError
 FORMATS = ("html", "md", "latex", "csv")
 """What a report may be written as."""
 
+USUAL = ("html", "md", "csv")
+"""What it is written as where nobody asks: LaTeX and its figures take as long as all the rest."""
+
 MARK = "predictions.sha256"
 """The file that says what a folder reports on: a line for each file of predictions, as ``sha256sum`` writes it, or for
 each run, with its digest."""
@@ -43,7 +46,7 @@ class Rendered:
 
 
 def render(
-    *folders: Path, out: Path | None = None, reports: Path = Path("reports"), formats: Collection[str] = FORMATS
+    *folders: Path, out: Path | None = None, reports: Path = Path("reports"), formats: Collection[str] = USUAL
 ) -> Rendered:
     """Compute everything from the rows stored in ``folders``, and write the report.
 
@@ -66,7 +69,7 @@ def render_predictions(
     metric: str | None,
     out: Path | None,
     reports: Path,
-    formats: Collection[str] = FORMATS,
+    formats: Collection[str] = USUAL,
 ) -> Rendered:
     """The report on predictions that were made elsewhere: of one corpus like that of a run, of several a comparison.
 

@@ -22,7 +22,8 @@ def unfinished(run: Run) -> tuple[str, ...]:
             f"{' '.join(_gaps(run))} Running the same command again computes what is missing."
         )
     if info.status != "complete":
-        said.append(f"The run is {info.status}{f': {info.problem}' if info.problem else ''}.")
+        what = "The run is not at its end yet, or was killed" if info.status == "running" else "The run came to no end"
+        said.append(f"{what}{f' ({info.problem})' if info.problem else ''}.")
     codes = sorted({cell.code for cell in run.cells})
     if len(codes) > 1:
         said.append(f"The cells were made by different code: {'; '.join(codes)}.")
