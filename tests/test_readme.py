@@ -119,7 +119,5 @@ def test_every_file_that_a_page_points_at_is_there(page: str) -> None:
     named = re.findall(r"\]\(([^)#:]+)\)|`((?:reports|ablations|dual_bench|tests)/[\w./]*\w\.?\w*)`", text)
     paths = [link or code for link, code in named]
     missing = [path for path in paths if not (ROOT / path).exists()]
-    if not (ROOT / "reports/reference/synthetic").is_dir():
-        missing = [path for path in missing if not path.startswith("reports/reference/synthetic")]
     assert not missing
     assert page != "README.md" or len(paths) > 5
