@@ -19,9 +19,10 @@ from made_run import Made, write
 
 from dual_bench.corruptions.measure import changes
 from dual_bench.report.answers import SIGNS
-from dual_bench.report.evidence import ANSWER_COLUMNS, Evidence, gather
+from dual_bench.report.evidence import Evidence, gather
 from dual_bench.report.flips import GAP, LETTERS, MOST, SHOWN, Flips, evenly, flips, shortened, table
 from dual_bench.report.noise import Noise, Place
+from dual_bench.report.rows import ANSWER_COLUMNS
 from dual_bench.schema import TEXT_COLUMNS
 from dual_bench.store import read_run
 
@@ -162,7 +163,7 @@ def test_flips_are_those_found_by_loops_whatever_the_order_of_rows_and_categorie
         values = shuffled[column].astype(str)
         shuffled[column] = pd.Categorical(values, categories=sorted(set(values), reverse=True))
     run = replace(evidence.run, texts=evidence.run.texts.sample(frac=1, random_state=2))
-    again = flips(replace(evidence, answers=shuffled, run=run))
+    again = flips(replace(evidence, taken=replace(evidence.taken, answers=shuffled), run=run))
     assert again == found
     csvs = [made_table.csv() for each in (found, again) if (made_table := table(each))]
     assert csvs[0] == csvs[1]
@@ -350,3 +351,16 @@ def test_the_table_has_every_flip_of_the_rows_and_nothing_that_was_kept(tmp_path
     truth = frame["truth"]
     assert ((frame["kind"] == "broken") == (frame["answer_clean"] == truth)).all()
     assert ((frame["kind"] == "mended") == (frame["answer_noisy"] == truth)).all()
+
+
+def test_of_a_long_text_what_changed_is_in_both_texts_and_in_the_words() -> None:
+    words = [f"w{i}" for i in range(200)]
+    noisy = [*words[:99], "typo", *words[100:]]
+    texts = texts_of(("u1", " ".join(words), " ".join(noisy)))
+    (row,) = made(answers=answers_of(("a", "u1", 0, [0], [1])), texts=texts).rows
+    assert not row.unchanged
+    assert "w99" in row.before.split()
+    assert "typo" not in row.before
+    assert "typo" in row.after.split()
+    assert "w99" not in row.after
+    assert len(row.after.split()) < 60

@@ -69,7 +69,7 @@ class Flip:
     """An utterance under one condition, which changes the answer of some system.
 
     ``words`` are those of both texts, each with what became of it, empty where the texts are not known; ``before`` and
-    ``after`` are the texts. All are shortened.
+    ``after`` are the texts. All are shortened to what is near a change.
     """
 
     condition: str
@@ -249,9 +249,9 @@ def shortened(words: Sequence[tuple[str, Change]]) -> Marked:
     return tuple(found)
 
 
-def _plain(text: str) -> str:
-    """The text on one line, without its middle where it is long."""
-    return " ".join(word for word, _ in shortened([(word, "same") for word in text.split()]))
+def _plain(words: Marked) -> str:
+    """The words that are in the text, on one line."""
+    return " ".join(word for word, kind in words if kind != "lost")
 
 
 # ----------------------------------------------------------------------------------------------- rows
@@ -263,7 +263,10 @@ def _row(
     place, regime = answers.places[spot.condition], spot.regime
     before = texts.read(0, utterance, regime, systems)
     after = texts.read(spot.condition, utterance, regime, systems)
-    words = () if before is None or after is None else shortened(changes(before, after))
+    words: Marked = ()
+    backwards = shortened([(word, "same") for word in (before or "").split()])
+    if before is not None and after is not None:
+        words, backwards = shortened(changes(before, after)), shortened(changes(after, before))
     return Flip(
         condition=place.label,
         corruption=place.corruption,
@@ -272,8 +275,8 @@ def _row(
         utterance=answers.utterances[utterance],
         cluster=answers.clusters[utterance],
         words=words,
-        before=_plain(before or ""),
-        after=_plain(after or ""),
+        before=_plain(backwards),
+        after=_plain(words),
         truth=answers.classes[int(answers.truth[utterance])],
         groups=_groups(evidence, answers, spot, utterance, systems),
     )

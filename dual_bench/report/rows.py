@@ -68,7 +68,7 @@ def read(run: Run, metric: Metric) -> Rows:
     full = sums.cube(partial=run.held is None)  # what a study has not finished yet does not hold up the rest
     bounds, ends_only, said = (_of_whole(together(frames), full) for frames in (certified, few, answers))
     return Rows(
-        full, _whole(probes, full.seeds), bool(probes.trainings), bounds, ends_only, said, noise, heaviest
+        full, _whole(probes, full), bool(probes.trainings), bounds, ends_only, said, noise, heaviest
     )  # fmt: skip
 
 
@@ -135,9 +135,9 @@ def _of_same(clean: pd.DataFrame, probed: pd.DataFrame) -> pd.DataFrame:
     return clean[np.isin(trainings[0], np.unique(trainings[1]))]
 
 
-def _whole(probes: Summing, seeds: Sequence[int]) -> Cube | None:
+def _whole(probes: Summing, full: Cube) -> Cube | None:
     try:
-        return probes.cube(seeds)
+        return probes.cube(among=full)
     except UserError:  # of another toolkit: not every utterance, or no seed that clean text has too
         return None
 

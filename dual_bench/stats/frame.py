@@ -7,7 +7,7 @@ sum in each cluster, for each training seed and noise draw: an array (S, D, C, m
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -180,33 +180,35 @@ class Summing:
         """What was added."""
         return tuple(self._blocks)
 
-    def cube(self, among: Collection[int] | None = None, partial: bool = False) -> Cube:
-        """What was added, or of it the seeds ``among``.
+    def cube(self, among: Cube | None = None, partial: bool = False) -> Cube:
+        """What was added, or of it the seeds and systems of the cube ``among``.
 
-        UserError where no seed has the rows of every system; if a ``partial`` cube will do, then systems are left out
-        that lack the seed which most systems have.
+        UserError where no seed has the rows of every system; if a ``partial`` cube will do, then systems that have the
+        fewest whole seeds are left out, one after another, until the others share two, which an interval needs; or one,
+        if that took more than half of the systems.
         """
         if not self._blocks:
             raise UserError("expected prediction rows, found none")
         conditions = sorted({c for block in self._blocks.values() for c in block.conditions})
         units = {unit for block in self._blocks.values() for unit in block.units}
         expected = len(conditions) * len(units)
-        groups = list(dict.fromkeys(t[:3] for t in self._blocks))
-        seeds = sorted({t.seed for t in self._blocks if among is None or t.seed in among})
+        groups, seeds = self._asked(among)
         counts = {
             seed: [b.rows if (b := self._blocks.get(Trained(*group, seed))) else 0 for group in groups]
             for seed in seeds
         }
-        kept = list(range(len(groups)))
-        if partial and seeds:
-            kept = max(([g for g in kept if counts[seed][g] == expected] for seed in seeds), key=len)
-        whole = [seed for seed in seeds if kept and all(counts[seed][g] == expected for g in kept)]
+        has = {g: {seed for seed in seeds if counts[seed][g] == expected} for g in range(len(groups))}
+        kept = _sharing(has) if partial else list(has)
+        whole = sorted(set.intersection(*(has[g] for g in kept))) if kept else []
         skipped = tuple(_skipped(s, groups, counts[s], expected) for s in seeds if s not in whole)
         if not whole:
             first = skipped[0] if skipped else "no seed is asked for"
             raise UserError(f"no training seed has the predictions of every model: {first}; let `dual-bench run` go on")
-        skipped += tuple(f"{_titled(groups[g])} is left out: no seed that the others have is whole"
-                         for g in range(len(groups)) if g not in kept)  # fmt: skip
+        skipped += tuple(
+            f"{_titled(groups[g])} is left out: it is whole in {len(has[g])} of {len(seeds)} seeds"
+            for g in has
+            if g not in kept
+        )
         draws = _draws(conditions)
         sums: dict[Key, FloatArray] = {}
         for model, variant, regime in (groups[g] for g in kept):
@@ -216,6 +218,27 @@ class Summing:
                 sums[Key(system_name(model, variant), regime, corruption, rate)] = stacked[:, ks]
         clusters = tuple(sorted({unit.cluster for unit in units}))
         return Cube(self.metric, sums, tuple(map(int, whole)), clusters, len(units), skipped)
+
+    def _asked(self, among: Cube | None) -> tuple[list[tuple[str, str, str]], list[int]]:
+        """The systems, in the order of the rows, and the seeds."""
+        groups = list(dict.fromkeys((t.model, t.variant, t.regime) for t in self._blocks))
+        seeds = sorted({t.seed for t in self._blocks})
+        if among is not None:
+            there = {(key.system, key.regime) for key in among.sums}
+            groups = [g for g in groups if (system_name(g[0], g[1]), g[2]) in there]
+            seeds = [seed for seed in seeds if seed in among.seeds]
+        return groups, seeds
+
+
+def _sharing(has: Mapping[int, set[int]]) -> list[int]:
+    """Which systems to keep, from the whole seeds of each: as many as share two seeds, or else one."""
+    for wanted in (2, 1):
+        kept = list(has)
+        while kept and len(set.intersection(*(has[g] for g in kept))) < wanted:
+            kept.remove(min(reversed(kept), key=lambda g: len(has[g])))
+        if 2 * len(kept) >= (len(has) if wanted == 2 else 1):
+            return kept
+    return []
 
 
 def _agreed(rows: pd.DataFrame, unit: IntArray, units: Sequence[Unit]) -> FloatArray:
