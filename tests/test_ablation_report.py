@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 from reading import assert_only_our_scripts, body_text, parse, rows_of, table_bytes
 from statsmodels.stats.multitest import multipletests
 
-from dual_bench.report import degradation, forest
+from dual_bench.report import canvas, degradation, forest
 from dual_bench.report import evidence as evidence_module
 from dual_bench.report.ablation_sentences import concluded, promises, undecided
 from dual_bench.report.certified import WORDLESS
@@ -405,12 +405,16 @@ def test_worse_is_on_the_left_in_every_panel_where_higher_is_better(parts: tuple
 # ----------------------------------------------------------------------------------------------- the page
 
 
+FIGURES = {"forest", "degradation-word-drop", "transcripts", "slope", "training", "coverage", "confusion-clean"}
+FIGURES |= {"reliability-clean"}
+
+
 def test_an_ablation_has_effects_and_no_contrasts(parts: tuple[Path, Rendered], page: ElementTree.Element) -> None:
     folder, _ = parts
     names = {"hypotheses", "conditions", "scores", "retention", "noise", "training", "ceilings", "curves"}
-    names |= {"robustness", "variance", "confidence", "classical"}
+    names |= {"robustness", "variance", "confidence", "classical", "confusion", "sentences"}
     assert {file.stem for file in (folder / "tables").iterdir()} == names
-    assert figures_of(folder) == {"forest", "degradation-word-drop", "transcripts", "training", "coverage"}
+    assert figures_of(folder) == FIGURES
     sections = [section.get("id") for section in page.iter("section")]
     assert {"effects", "hypotheses", "conditions"} <= set(sections)
     assert "comparisons" not in sections
@@ -424,7 +428,7 @@ def labels_of(page: ElementTree.Element) -> list[str]:
 
 def test_the_forest_is_drawn_once_and_tells_every_comparison(page: ElementTree.Element) -> None:
     labels = labels_of(page)
-    assert len(labels) == 5
+    assert len(labels) == len(FIGURES)
     (told,) = [label for label in labels if label.startswith("Effects with intervals. ")]
     for name, verdict in VERDICTS.items():
         for quantity in ("clean text", "word-drop area"):
@@ -463,7 +467,7 @@ def test_tables_in_markdown_parse_and_systems_bear_the_names_of_the_study(parts:
     text = (parts[0] / "report.md").read_text(encoding="utf-8")
     parsed = MarkdownIt("commonmark").enable("table").render(text)
     assert parsed.count("<table>") == 11
-    assert parsed.count("<img") == 5
+    assert parsed.count("<img") == len(FIGURES)
     scores = text[text.index("## Scores") : text.index("## What is retained")]
     assert [
         name for name in ("the baseline", "without SDM", "without VDM", "wide") if f"| {name} |" not in scores
@@ -555,7 +559,7 @@ def test_sides_that_err_differently_are_not_said_to_give_the_same_answers(tmp_pa
     scores[wrong] = np.eye(3)[third[wrong]]
     assert wrong.any()
     rows[names] = scores
-    assert "the same answers" not in " ".join(undecided(gather(replace(run, predictions=rows))))
+    assert "the same answers" not in " ".join(undecided(gather(replace(run, held=rows))))
 
 
 # ------------------------------------------------------------------------------------------------- curves
@@ -570,7 +574,10 @@ def many(systems: int, **fields: object) -> Made:
 
 
 def test_many_systems_are_drawn_apart_and_figures_of_an_earlier_rendering_go(tmp_path: Path) -> None:
-    together = {"forest", "training", "coverage", "degradation-word-drop", "degradation-typo"}
+    always = {"forest", "slope", "training"} | {
+        f"{n}-{r}" for n in ("confusion", "reliability") for r in ("clean", "mixed")
+    }
+    together = always | {"coverage", "degradation-word-drop", "degradation-typo"}
     apart = {f"degradation-{c}-{r}" for c in ("word-drop", "typo") for r in ("clean", "mixed")}
     corruptions = ("word-drop", "typo")
     write(tmp_path, many(degradation.MOST_TOGETHER, corruptions=corruptions))
@@ -578,13 +585,13 @@ def test_many_systems_are_drawn_apart_and_figures_of_an_earlier_rendering_go(tmp
     assert figures_of(tmp_path) == together
     write(tmp_path, many(degradation.MOST_TOGETHER + 1, corruptions=corruptions))
     render(tmp_path)
-    assert figures_of(tmp_path) == {"forest", "training"} | apart
+    assert figures_of(tmp_path) == always | apart
     labels = [label for label in labels_of(assert_valid(tmp_path)) if "heavier" in label]
     assert len(labels) == 4
     assert [len(re.findall("Trained (?:clean|mixed): dual goes from", label)) for label in labels] == [1] * 4
     write(tmp_path, many(2, corruptions=("word-drop",), study=None))
     render(tmp_path)
-    assert figures_of(tmp_path) == {"training", "coverage", "degradation-word-drop"}
+    assert figures_of(tmp_path) == always - {"forest"} | {"coverage", "degradation-word-drop"}
     assert not {"hypotheses", "conditions"} & {file.stem for file in (tmp_path / "tables").iterdir()}
 
 
@@ -606,7 +613,7 @@ def test_each_variant_has_a_panel_beside_the_baseline(tmp_path: Path) -> None:
 def test_a_regime_in_which_only_the_baseline_is_done_yet_renders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(degradation, "MOST_TOGETHER", 2)
+    monkeypatch.setattr(canvas, "MOST_TOGETHER", 2)
     made = many(3)
     write(tmp_path, made)
     remove(tmp_path, *made.models[1:], regime="mixed")

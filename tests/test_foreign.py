@@ -123,9 +123,12 @@ def test_comparisons_confidence_and_worth_of_modalities_are_there(done: tuple[Pa
     assert worth >= {(s, "shapley", reading) for s in SKILLS for reading in ("absent", "permuted")}
     assert {p.stem for p in (folder / "tables").iterdir()} == {
         "scores", "retention", "robustness", "comparisons", "variance", "dependency", "confidence", "curves",
-        "classical",
+        "classical", "pairwise", "confusion", "sentences",
     }  # fmt: skip
-    assert {p.stem for p in (folder / "figures").iterdir()} == {"degradation-word-drop", "dependency", "coverage"}
+    assert {p.stem for p in (folder / "figures").iterdir()} == {
+        "degradation-word-drop", "dependency", "coverage", "slope", "matrix-unknown", "confusion-unknown",
+        "reliability-unknown",
+    }  # fmt: skip
 
 
 def test_probes_of_some_utterances_alone_are_left_out_and_the_rest_is_reported(tmp_path: Path) -> None:
@@ -149,7 +152,7 @@ def test_the_page_says_only_what_is_known(done: tuple[Path, pd.DataFrame]) -> No
     for untrue in ("Each is trained", "The epoch is chosen", "device", "Within a draw", "read the same noisy words"):
         assert untrue not in text
     markdown = (folder / "report.md").read_text(encoding="utf-8")
-    assert MarkdownIt("commonmark").enable("table").render(markdown).count("<table>") == 8
+    assert MarkdownIt("commonmark").enable("table").render(markdown).count("<table>") == 9
 
 
 def test_rendering_again_gives_the_same_bytes_and_other_predictions_are_refused(tmp_path: Path) -> None:
@@ -364,7 +367,7 @@ def test_a_folder_and_predictions_exclude_each_other(tmp_path: Path) -> None:
     file = saved(table(), tmp_path / "p.csv")
     assert "expected a FOLDER or --predictions, found both" in refused(tmp_path, "--predictions", file)
     assert "found neither" in refused()
-    assert "--metric and --out go with --predictions" in refused(tmp_path, "--metric", "uar")
+    assert "--metric goes with --predictions" in refused(tmp_path, "--metric", "uar")
     assert "is missing" in refused("--predictions", tmp_path / "nowhere.csv")
     (tmp_path / "a.csv").mkdir()
     assert "is a folder" in refused("--predictions", tmp_path / "a.csv")

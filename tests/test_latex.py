@@ -121,7 +121,10 @@ def test_the_report_typesets_and_nothing_leaves_its_page(tmp_path: Path) -> None
     write(tmp_path, Made(models=("dual", *names), transcripts=heard, corruptions=("word-drop",), draws=1, seeds=2))
     (tmp_path / "tables").mkdir()
     evidence = gather(read_run(tmp_path))
-    found, picture = tables(evidence), canvas.save(canvas.blank(2.0), tmp_path / "figures", "a", "A_B", "5 %.", "")
+    found, picture = (
+        tables(evidence),
+        canvas.Album(tmp_path / "figures", ["pdf"]).save(canvas.blank(2.0, layout=None), "a", "A_B", "5 %.", ""),
+    )
     said = page.of_run(evidence, found, [picture])
     kept = {name: said[name] for name in ("title", "methods", "headlines", "notes", "problems")}
     (tmp_path / "report.tex").write_text(latex.document(found, [picture], **kept), encoding="ascii")

@@ -50,18 +50,23 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rendered]:
 
 # ------------------------------------------------------------------------------------------- the folder
 
+FIGURES = [
+    "coverage", "degradation-utterance-drop", "degradation-word-drop", "slope", "training", "transcripts",
+    *(f"{name}-{regime}" for name in ("confusion", "matrix", "reliability") for regime in ("clean", "mixed")),
+]  # fmt: skip
+
 
 def test_every_file_is_written_and_none_is_left_over(rendered: tuple[Path, Rendered]) -> None:
     folder, result = rendered
-    figures = ["coverage", "degradation-utterance-drop", "degradation-word-drop", "training", "transcripts"]
+    figures = FIGURES
     assert sorted(p.name for p in (folder / "figures").iterdir()) == sorted(
         f"{name}.{kind}" for name in figures for kind in ("svg", "png")
     )
     names = {"scores", "retention", "comparisons", "noise", "training", "ceilings", "curves"}
-    names |= {"robustness", "variance", "confidence", "classical"}
+    names |= {"robustness", "variance", "confidence", "classical", "pairwise", "confusion", "sentences"}
     assert {p.stem for p in (folder / "tables").iterdir()} == names
     assert all(file.stat().st_size for file in result.files)
-    assert len(set(result.files)) == 2 + len(names) + 2 * len(figures)
+    assert len(set(result.files)) == len(["index.html", "report.md", "methods.md"]) + len(names) + 2 * len(figures)
 
 
 def test_the_summary_has_a_row_for_each_trained_system(rendered: tuple[Path, Rendered]) -> None:
@@ -179,8 +184,9 @@ def test_markdown_opens_with_the_note_and_its_tables_parse(rendered: tuple[Path,
     text = (rendered[0] / "report.md").read_text(encoding="utf-8")
     assert text.startswith(f"**{NOTE}**\n\n# made")
     parsed = MarkdownIt("commonmark").enable("table").render(text)
-    assert parsed.count("<table>") == 10
-    assert parsed.count("<img") == 5
+    shown = ["scores", "retention", "robustness", "comparisons", "pairwise", "classical", "variance", "confidence"]
+    assert parsed.count("<table>") == len([*shown, "noise", "training", "ceilings"])
+    assert parsed.count("<img") == len(FIGURES)
 
 
 def test_every_figure_states_its_finding(rendered: tuple[Path, Rendered]) -> None:
@@ -188,7 +194,7 @@ def test_every_figure_states_its_finding(rendered: tuple[Path, Rendered]) -> Non
     page = parse((folder / "index.html").read_text(encoding="utf-8"))
     figures = [e for e in page.iter() if str(e.tag).endswith("svg") and e.get("aria-hidden") != "true"]
     labels = [figure.get("aria-label", "") for figure in figures]
-    assert len(labels) == 5
+    assert len(labels) == len(FIGURES)
     assert all(re.search(r"\d", label) for label in labels)
     assert "Trained clean: dual goes from" in labels[0]
     assert all(figure.get("role") == "img" for figure in figures)
@@ -215,7 +221,8 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     write(tmp_path, made)
     render(tmp_path)
     tree = parse((tmp_path / "index.html").read_text(encoding="utf-8"))
-    assert not [e for e in tree.iter() if e.tag in ("script", "b", "i", "a") and "evil" in "".join(e.itertext())]
+    assert not [e for e in tree.iter() if e.tag in ("script", "i", "a") and "evil" in "".join(e.itertext())]
+    assert not [e for e in tree.iter("b") if "".join(e.itertext()).startswith("$a$")]
     assert_only_our_scripts(parse((tmp_path / "index.html").read_text(encoding="utf-8")))
     assert body_text(tree).startswith(" ".join(HOSTILE.split()))
     parsed = MarkdownIt("commonmark").enable("table").render((tmp_path / "report.md").read_text(encoding="utf-8"))
@@ -449,6 +456,7 @@ def test_emphasised_cells_are_strong_in_both_and_others_are_not() -> None:
 
 def test_inline_figures_keep_what_is_drawn_and_lose_what_is_not_needed(rendered: tuple[Path, Rendered]) -> None:
     text = (rendered[0] / "figures" / "degradation-word-drop.svg").read_text(encoding="utf-8")
+    systems = text.count('id="system-2"')
     text = text.replace('<g id="line2d_1">', '<g id="system-2">')
     name = 'system id="system-9" #0072b2 1.23456'
     text = text.replace("</svg>", f'<text x="1.23456">{name}</text></svg>')
@@ -458,7 +466,7 @@ def test_inline_figures_keep_what_is_drawn_and_lose_what_is_not_needed(rendered:
         assert len(list(after.iter(SVG + tag))) == len(list(before.iter(SVG + tag))) > 0, tag
     assert [e.text for e in after.iter(SVG + "text")][-1] == name
     assert [e.get("x") for e in after.iter(SVG + "text")][-1] == "1.23"
-    assert sum(e.get("class") == "system-2" for e in after.iter()) == 1
+    assert sum(e.get("class") == "system-2" for e in after.iter()) == systems + 1
     ids = {e.get("id") for e in after.iter() if e.get("id")}
     used = set(re.findall(r'(?:url\(|href=")#([^")]+)', str(found)))
     assert ids == used
