@@ -134,7 +134,7 @@ def test_the_report_typesets_and_nothing_leaves_its_page(tmp_path: Path) -> None
     assert any("longtable" in latex.table(table) for table in shown)
     log = typeset(tmp_path)
     assert not re.findall(r"Overfull.*", log)
-    assert "figures/a.png" in log
+    assert "figures/a.pdf" in log
     assert all(f"tables/{table.name}.tex" in log for table in shown)
 
 

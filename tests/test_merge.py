@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from calling import invoke, refused
 from made_run import Made, write
@@ -202,3 +204,54 @@ def test_every_byte_that_is_lost_from_a_cell_is_noticed(run: RunFolder) -> None:
         data[(i + 1) * len(data) // 6] ^= 1
         run.rows_file(cell.digest).write_bytes(bytes(data))
     assert f"4 of {len(cells)} cells are missing or damaged" in problems(run.path)
+
+
+def test_other_noisy_words_under_the_same_plan_are_refused(both: tuple[Path, Path], tmp_path: Path) -> None:
+    texts = pq.read_table(both[1] / "texts.parquet").to_pandas()
+    noisy = (texts["corruption"] == "word-drop") & (texts["rate"] == 1.0)
+    texts.loc[noisy, "text"] = "of another version"
+    pq.write_table(pa.Table.from_pandas(texts), both[1] / "texts.parquet")
+    with pytest.raises(UserError, match=r"what the models read differs, word-drop 1"):
+        render(*both, out=tmp_path / "out")
+
+
+def test_what_makes_no_difference_does_not_keep_runs_apart(both: tuple[Path, Path], tmp_path: Path) -> None:
+    change(both[0], corruptions=["utterance-drop", "word-drop"], rates=[0, 0.5, 1], severities=None)
+    change(both[1], regimes=["clean"], rates=[1.0, 0.5])
+    assert len(merged([read_run(folder) for folder in both], tmp_path)) == 1
+
+
+def test_all_seeds_of_a_system_come_from_one_run(both: tuple[Path, Path], tmp_path: Path) -> None:
+    first = read_run(both[0])
+    lost = [cell for cell in first.cells if (cell.model, cell.seed) == ("dual", 2)]
+    for cell in lost:
+        first.folder.cell_file(cell.digest).unlink()
+    found = merged([read_run(folder) for folder in both], tmp_path)[0]
+    ours = {cell.digest for cell in first.cells}
+    mine = [cell for cell in found.cells if (cell.model, cell.regime) == ("dual", "clean")]
+    assert {cell.seed for cell in mine} == {0, 1}
+    assert {cell.digest for cell in mine} <= ours
+
+
+def test_systems_that_not_all_corpora_have_are_not_ranked_and_are_named(tmp_path: Path) -> None:
+    for i, (name, more) in enumerate((("talks", ()), ("films", ("concat",)))):
+        made = Made(models=("dual", "text-only", *more), name=name, first_cell=100 * i, cluster_prefix=name)
+        write(tmp_path / name, made)
+    render(tmp_path / "talks", tmp_path / "films", out=tmp_path / "out")
+    assert {row["system"] for row in rows_of(tmp_path / "out", "ranks")} == {"dual", "text-only"}
+    text = body_text(parse((tmp_path / "out" / "index.html").read_text(encoding="utf-8")))
+    assert "films: concat not ranked" in text
+
+
+def test_formats_of_an_earlier_rendering_are_written_anew(run: RunFolder) -> None:
+    render(run.path, formats=["md", "csv"])
+    report = run.path / "report.md"
+    report.write_text("of other rows")
+    render(run.path, formats=["csv"])
+    assert report.read_text(encoding="utf-8") != "of other rows"
+    assert not (run.path / "index.html").exists()
+
+
+def test_the_folder_of_a_run_may_be_spelt_in_two_ways(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.path.parent)
+    assert invoke("report", run.path.name, "--out", run.path, "--format", "csv").exit_code == 0

@@ -17,13 +17,13 @@ from dual_bench.report import canvas, page, ranking
 from dual_bench.report.canvas import Album, Picture
 from dual_bench.report.evidence import LEVEL, RESAMPLES
 from dual_bench.report.numbers import cell, fixed, listing, noun, p_value, percent, plural
-from dual_bench.report.rows import clean
+from dual_bench.report.rows import clean_cube
 from dual_bench.report.sentences import Passage
 from dual_bench.report.table import Table, columns, heading, reasons
 from dual_bench.report.unfinished import unfinished
 from dual_bench.stats.contrasts import ALPHA
 from dual_bench.stats.curves import Estimate, key, of_metric, point
-from dual_bench.stats.frame import Cube, cube
+from dual_bench.stats.frame import Cube
 from dual_bench.stats.ranks import Friedman, Nemenyi, Pairwise, friedman, nemenyi, pairwise_wilcoxon
 from dual_bench.stats.resampling import resample
 from dual_bench.store import Run
@@ -80,19 +80,13 @@ def gather(runs: Sequence[Run]) -> Ranking:
     _check_alike(runs)
     cubes, estimates, blocks = {}, {}, []
     for run in runs:
-        name, found = run.info.corpus.name, cube(clean(run), metric)
-        if len(found.sums) != len(run.info.plan["models"]) * len(run.info.plan["regimes"]):
-            raise UserError(
-                f"expected every system in every regime, but {name} lacks some of them; leave out the regime, or add "
-                "its rows"
-            )
+        name, found = run.info.corpus.name, clean_cube(run, metric)
         cubes[name] = found
         rng = seeding.generator("bootstrap", int(run.info.plan["root_seed"]))
         weights = resample(rng, len(found.seeds), found.draws, len(found.clusters), RESAMPLES)
         for where in found.sums:
             estimates[where.regime, where.system, name] = of_metric(metric, point(found, where, weights), LEVEL)
-    first = next(iter(cubes.values()))
-    systems, regimes = first.systems(), first.regimes()
+    systems, regimes = _common(runs, cubes)
     for regime in regimes:
         for name, found in cubes.items():
             # (k, S): the metric over all utterances, mean over draws
@@ -115,7 +109,7 @@ def _check_alike(runs: Sequence[Run]) -> None:
                 f"expected one metric in all corpora, found {first.plan['metric']} in {first.corpus.name} and "
                 f"{info.plan['metric']} in {info.corpus.name}; run one of them again with the --metric of the other"
             )
-        for what, field in (("systems", "models"), ("regimes", "regimes")):
+        for what, field in (("systems", "models"), ("regimes", "regimes")) if info.source else ():
             one, other = set(first.plan[field]), set(info.plan[field])
             if one != other:
                 here, there = (listing(sorted(side)) or "none" for side in (one - other, other - one))
@@ -123,6 +117,31 @@ def _check_alike(runs: Sequence[Run]) -> None:
                     f"expected the same {what} in all corpora; only {first.corpus.name} has {here}, only "
                     f"{info.corpus.name} has {there}; leave them out, or add their rows"
                 )
+
+
+def _common(runs: Sequence[Run], cubes: Mapping[str, Cube]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The systems, and regimes, that are ranked: of runs those that all corpora have; predictions made elsewhere must
+    have the same in all."""
+    first = next(iter(cubes.values()))
+    for run in runs:
+        found, plan = cubes[run.info.corpus.name], run.info.plan
+        if run.info.source and len(found.sums) != len(plan["models"]) * len(plan["regimes"]):
+            raise UserError(
+                f"expected every system in every regime, but {run.info.corpus.name} lacks some of them; leave out the "
+                "regime, or add its rows"
+            )
+    regimes = tuple(r for r in first.regimes() if all(r in found.regimes() for found in cubes.values()))
+    systems = tuple(
+        s
+        for s in first.systems()
+        if all(key(s, r, "clean", 0.0) in found.sums for found in cubes.values() for r in regimes)
+    )
+    if len(systems) < 2 or not regimes:
+        raise UserError(
+            f"expected two systems that all of {listing(list(cubes))} have in the same regime, found "
+            f"{listing(systems) or 'none'}; report on them one by one"
+        )
+    return systems, regimes
 
 
 def _by_seed(found: Cube, system: str, regime: str) -> FloatArray:
@@ -358,6 +377,9 @@ def _notes(found: Ranking) -> Iterator[str]:
         yield from (f"{run.info.corpus.name}: {sentence}" for sentence in (*run.faults, *unfinished(run)))
     for name, one in found.cubes.items():
         yield from (f"{name}: {sentence}." for sentence in one.skipped)
+        apart = [s for s in one.systems() if s not in found.systems]
+        if apart:
+            yield f"{name}: {listing(apart)} not ranked, as not all corpora have the same in all regimes."
     notes = dict.fromkeys(note for run in found.runs if run.info.source for note in run.info.source.notes)
     yield from (note for note in notes if not note.startswith("Metrics of confidence"))
 

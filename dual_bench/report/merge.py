@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from dual_bench.report.unfinished import unfinished
 from dual_bench.schema import CellInfo, RunInfo
 from dual_bench.stats.frame import system_name
@@ -33,16 +35,22 @@ def _one(runs: Sequence[Run], folder: Path) -> Run:
         return first
     for other in others:
         _check_comparable(first, other)
+    owners: dict[tuple[str, str, str], Run] = {}
     cells: dict[tuple[Any, ...], tuple[Run, CellInfo]] = {}
     notes: dict[str, None] = {}
     for run in runs:
         for cell in run.cells:
-            kept, same = cells.setdefault(_training(cell), (run, cell))
-            if same.sha256 != cell.sha256:
+            if _training(cell) in cells and cells[_training(cell)][1].sha256 == cell.sha256:
+                continue  # parts of one plan, or a cell that one took from the other
+            owner = owners.setdefault((cell.model, cell.variant, cell.regime), run)
+            if owner is not run and owner.info.digest != run.info.digest:
+                # seeds of one system may not come from two ways of making it
                 notes[
-                    f"{_name(kept)} and {_name(run)} both hold {system_name(cell.model, cell.variant)}, trained "
-                    f"{cell.regime}, with rows that are not the same to the byte; those of {_name(kept)} are used."
+                    f"{_name(owner)} and {_name(run)} both hold {system_name(cell.model, cell.variant)}, trained "
+                    f"{cell.regime}, with rows that are not the same to the byte; all those of {_name(owner)} are used."
                 ] = None
+                continue
+            cells.setdefault(_training(cell), (run, cell))
     told = [f"{_name(run)}: {sentence}" for run in runs for sentence in (*run.faults, *unfinished(run))]
     return Run(
         RunFolder(folder),
@@ -65,7 +73,7 @@ def _name(run: Run) -> str:
 
 def _check_comparable(one: Run, other: Run) -> None:
     """UserError with the first field that differs and must not."""
-    differ = list(_differences(one.info, other.info))
+    differ = list(_differences(one, other))
     if not differ:
         return
     field, here, there = differ[0]
@@ -77,15 +85,41 @@ def _check_comparable(one: Run, other: Run) -> None:
     )
 
 
-def _differences(one: RunInfo, other: RunInfo) -> list[tuple[str, Any, Any]]:
+def _differences(one: Run, other: Run) -> list[tuple[str, Any, Any]]:
     """(field, value, other value) of all that must be the same."""
-    found: list[tuple[str, Any, Any]] = [("corpus fingerprint", one.corpus.fingerprint, other.corpus.fingerprint)]
-    found += [(name, one.plan.get(name), other.plan.get(name)) for name in ALIKE]
-    found.append(("encoders", one.encoders, other.encoders))
-    if one.study or other.study:  # an ablation stands by itself, but for parts of the same
-        studies = [info.study.digest if info.study else None for info in (one, other)]
-        found += [("study", studies[0], studies[1]), ("digest of the plan", one.digest, other.digest)]
-    return [(name, here, there) for name, here, there in found if here != there]
+    here, there = one.info, other.info
+    found: list[tuple[str, Any, Any]] = [("corpus fingerprint", here.corpus.fingerprint, there.corpus.fingerprint)]
+    found += [(name, _asked(here, name), _asked(there, name)) for name in ALIKE]
+    found.append(("encoders", here.encoders, there.encoders))
+    if here.study or there.study:  # an ablation stands by itself, but for parts of the same
+        studies = [info.study.digest if info.study else None for info in (here, there)]
+        found += [("study", studies[0], studies[1]), ("digest of the plan", here.digest, there.digest)]
+    differ = [(name, mine, theirs) for name, mine, theirs in found if mine != theirs]
+    if not differ and (where := _other_words(one.texts, other.texts)):
+        differ = [("what the models read", f"{where} of the one", f"{where} of the other")]
+    return differ
+
+
+def _asked(info: RunInfo, field: str) -> Any:
+    """A field of the plan, without what makes no difference: clean text as a rate, and the order of corruptions."""
+    value = info.plan.get(field)
+    if field == "rates":
+        return sorted({float(rate) for rate in value or () if float(rate) > 0})
+    if field == "corruptions":
+        return sorted(value or ())
+    return list(value or ()) if field == "severities" else value
+
+
+def _other_words(one: pd.DataFrame, other: pd.DataFrame) -> str:
+    """The first condition under which two runs read other words; nothing where they read the same, or texts are lost:
+    another version of a corruption, say, is in no plan."""
+    keys = ["corruption", "rate", "draw", "utterance"]
+    if one.empty or other.empty:
+        return ""
+    sides = [side[[*keys, "text"]].astype(dict.fromkeys(("corruption", "utterance"), str)) for side in (one, other)]
+    both = sides[0].merge(sides[1], on=keys, how="outer", suffixes=("", "_other"))
+    wrong = both[both["text"].ne(both["text_other"])]
+    return "" if wrong.empty else f"{wrong['corruption'].iloc[0]} {wrong['rate'].iloc[0]:g}"
 
 
 def _short(value: object) -> str:

@@ -51,16 +51,17 @@ def render(
     """Compute everything from the rows stored in ``folders``, and write the report.
 
     That of one run is written beside its rows, or to ``out``; that of several to ``out``, by default to
-    ``comparison-<digest>`` in ``reports``. UserError where runs cannot be compared.
+    ``comparison-<digest>`` in ``reports``. What the folder holds in other formats is written anew as well. UserError
+    where runs cannot be compared.
     """
     same = [folder.resolve() for folder in folders]
     if twice := [folder for folder in folders if same.count(folder.resolve()) > 1]:
         raise UserError(f"expected every folder once, found {twice[0]} more than once")
     runs = [read_run(folder) for folder in folders]
-    if len(runs) == 1 and out in (None, folders[0]):
+    if len(runs) == 1 and (out is None or out.resolve() == same[0]):
         return _one(gather(runs[0]), folders[0], formats)
     lines = "".join(f"{run.info.digest}  {run.folder.run_file}\n" for run in runs)
-    folder = out or reports / f"comparison-{hashlib.sha256(lines.encode()).hexdigest()[:8]}"
+    folder = out or reports / f"comparison-{hashlib.sha256(' '.join(_digests(lines)).encode()).hexdigest()[:8]}"
     return _report(merged(runs, folder), folder, lines, formats)
 
 
@@ -91,6 +92,7 @@ def _report(runs: Sequence[Run], folder: Path, lines: str, formats: Collection[s
 
 def _one(evidence: Evidence, folder: Path, formats: Collection[str]) -> Rendered:
     """The report on one corpus."""
+    formats = _with_present(folder, formats)
     changed = flips(evidence)
     listed = sentences(changed)
     found = (*tables(evidence), *([listed] if listed else []))
@@ -102,6 +104,7 @@ def _one(evidence: Evidence, folder: Path, formats: Collection[str]) -> Rendered
 
 def _several(ranking: corpora.Ranking, folder: Path, formats: Collection[str]) -> Rendered:
     """The comparison over several corpora."""
+    formats = _with_present(folder, formats)
     found = corpora.tables(ranking)
     album = Album(folder / "figures", {_FIGURES[name] for name in formats if name in _FIGURES})
     drawn = corpora.pictures(ranking, album) if album.kinds else ()
@@ -162,6 +165,12 @@ def _texts(
     if "csv" in formats:
         for table in found:
             yield f"tables/{table.name}.csv", table.csv()
+
+
+def _with_present(folder: Path, formats: Collection[str]) -> tuple[str, ...]:
+    """The formats asked for, and those that the folder holds from before, whose numbers may be others by now."""
+    marks = {"html": "index.html", "md": "report.md", "latex": "report.tex", "csv": "tables/scores.csv"}
+    return tuple(name for name in FORMATS if name in formats or (folder / marks[name]).is_file())
 
 
 def _remove_stale(folder: Path, files: Collection[Path], formats: Collection[str]) -> None:

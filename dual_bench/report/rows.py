@@ -97,9 +97,12 @@ def _of_whole(rows: pd.DataFrame, full: Cube) -> pd.DataFrame:
     return rows if all(counts) else rows[np.array(counts)[codes]].reset_index(drop=True)
 
 
-def clean(run: Run) -> pd.DataFrame:
-    """The rows of clean text."""
-    return together(list(run.each(lambda part: part[_under(part, [("clean", 0.0)])])))
+def clean_cube(run: Run, metric: Metric) -> Cube:
+    """``metric`` on clean text alone."""
+    sums = Summing(metric)
+    for part in run.each(lambda rows: summed(rows[_under(rows, [("clean", 0.0)])], metric)):
+        sums.add(part)
+    return sums.cube(partial=run.held is None)
 
 
 def _noise(run: Run) -> Noise:

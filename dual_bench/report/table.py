@@ -23,8 +23,8 @@ TINY = 1e-15
 """What is smaller is the dust of sums that come to 0."""
 
 BEST = (
-    "Bold: better than every other system of its regime under that condition, after Holm's correction over all pairs; "
-    "no bold: no such system."
+    "Bold: better than every other system of its regime under that condition, after Holm's correction over the pairs "
+    "of that regime and condition, the comparisons with the reference agreeing; no bold: no such system."
 )
 
 

@@ -5,8 +5,6 @@ Nothing here depends on when, where or in how many sittings a run was made: the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
@@ -76,7 +74,7 @@ def scores(evidence: Evidence) -> Table:
     """Every metric of the task on clean text, with the text gone, and on real transcripts."""
     cube, rows, primary = evidence.cube, [], []
     shown: list[dict[str, str]] = []
-    best, bold = _winners(evidence, evidence.places), set()
+    best, bold = _winners(evidence), set()
     size = {"seeds": len(cube.seeds), "clusters": len(cube.clusters), "utterances": cube.utterances}
     for regime, system in evidence.rows():
         for place in evidence.places:
@@ -91,21 +89,34 @@ def scores(evidence: Evidence) -> Table:
                 first = metric is evidence.metric
                 cells[heading(metric)] = cell(estimate, metric) if first else number(estimate.value, metric)
                 primary += [estimate] if first or np.isnan(estimate.value) else []
-            if best[regime, place] == system:
+            if best.get((regime, place)) == system:
                 bold.add((len(shown), heading(evidence.metric)))
             shown.append(line | {"system": evidence.title(system)} | cells)
     notes = (*_explained(evidence), *reasons(primary))
     return Table("scores", "Scores", pd.DataFrame(rows), pd.DataFrame(shown), notes, frozenset(bold))
 
 
-def _winners(evidence: Evidence, places: Sequence[Place]) -> dict[tuple[str, Place], str | None]:
-    """(regime, place) -> the system that is shown to be better than each other, where there is one."""
-    return {(r, place): matrix.best(evidence, r, place) for r in evidence.regimes for place in places}
+def _winners(evidence: Evidence) -> dict[tuple[str, Place], str | None]:
+    """(regime, place) -> the system that is shown to be better than each other, where every pair is compared and the
+    comparisons with the reference, which are another family of tests, agree."""
+    found = {}
+    for regime in matrix.compared(evidence):
+        for place in evidence.poles:
+            best = matrix.best(evidence, regime, place)
+            found[regime, place] = best if best and _agreed(evidence, best, regime, place) else None
+    return found
+
+
+def _agreed(evidence: Evidence, best: str, regime: str, place: Place) -> bool:
+    others = [s for s in evidence.trained(regime) if s != evidence.reference]
+    found = [evidence.contrast(s, regime, place) for s in (others if best == evidence.reference else [best])]
+    wanted = "better" if best == evidence.reference else "worse"
+    return all(contrast is None or contrast.verdict == wanted for contrast in found)
 
 
 def _explained(evidence: Evidence) -> tuple[str, ...]:
     """What bold means, where systems could be compared."""
-    return (BEST,) if any(len(evidence.trained(regime)) > 1 for regime in evidence.regimes) else ()
+    return (BEST,) if matrix.compared(evidence) else ()
 
 
 def curves(evidence: Evidence) -> Table | None:
@@ -131,7 +142,7 @@ def retained(evidence: Evidence) -> Table | None:
         return None
     rows, whole = [], _whole(evidence)
     shown: list[dict[str, str]] = []
-    best, bold = _winners(evidence, evidence.poles), set()
+    best, bold = _winners(evidence), set()
     seen: list[Estimate] = []
     for regime, system in evidence.rows():
         found = _kept(evidence, system, regime, place)
@@ -144,7 +155,7 @@ def retained(evidence: Evidence) -> Table | None:
         titles = {n: whole.get(n, n) for n in kept}
         line["system"] = evidence.title(system)
         for name, pole in zip(found, evidence.poles, strict=False):  # clean text and heaviest noise come first
-            if best[regime, pole] == system:
+            if best.get((regime, pole)) == system:
                 bold.add((len(shown), _kept_heading(name, metric)))
         shown.append(line | {_kept_heading(titles[n], metric): _kept_cell(n, e, metric) for n, e in kept.items()})
         seen += kept.values()
