@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import connection
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def cores() -> int:
@@ -23,21 +28,44 @@ def executor_of(jobs: int, count: int) -> Iterator[Executor | None]:
         yield None
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, count), context, initializer=_die_with_parent) as pool:
+    before = set(multiprocessing.active_children())
+    with _Pool(min(jobs, count), context, initializer=_die_with_parent) as pool:
         try:
             yield pool
         except BaseException:
-            workers = list(pool._processes.values())  # shutdown forgets them
             pool.shutdown(wait=False, cancel_futures=True)
-            for worker in workers:
+            for worker in set(multiprocessing.active_children()) - before:
                 worker.terminate()
             raise
 
 
+class _Pool(ProcessPoolExecutor):
+    """Processes are started as work comes in, and an interrupt waits until they are known: one that nobody knows of
+    goes on with its work, and the program waits for it in the end."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        with _uninterrupted():
+            return super().submit(fn, *args, **kwargs)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """An interrupt in here is raised at the end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        raise KeyboardInterrupt
+
+
 def _die_with_parent() -> None:
     """Leave at once when the parent is gone, however it went; an interrupt is the parent's to handle."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is None:

@@ -76,9 +76,10 @@ def style() -> Iterator[None]:
 
 
 def file_name(text: str) -> str:
-    """The text with only letters, digits and dashes, for the name of a file; what is too long ends in its digest."""
+    """The text with only letters, digits and dashes, for the name of a file; where that is another text, or too long,
+    it ends in a digest."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in text)
-    return safe if len(safe) <= 80 else f"{safe[:60]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return safe if safe == text and len(safe) <= 80 else f"{safe[:60]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def wrapped(text: str, width: int) -> str:
