@@ -13,6 +13,12 @@ import pytest
 from dual_bench.processes import executor_of
 
 
+def sleep_apart() -> None:
+    with executor_of(2, 2) as pool:
+        assert pool is not None
+        pool.submit(time.sleep, 600)
+
+
 def test_an_interrupt_while_a_worker_starts_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     start = SpawnProcess.start
 
@@ -22,9 +28,8 @@ def test_an_interrupt_while_a_worker_starts_leaves_none_behind(monkeypatch: pyte
 
     monkeypatch.setattr(SpawnProcess, "start", interrupted)
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), executor_of(2, 2) as pool:
-        assert pool is not None
-        pool.submit(time.sleep, 600)
+    with pytest.raises(KeyboardInterrupt):
+        sleep_apart()
     assert time.monotonic() - began < 60
     deadline = time.monotonic() + 30
     while multiprocessing.active_children():
