@@ -492,7 +492,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     text = body_text(tree)
     assert f"in {HOSTILE} (sha256 " in text
     assert f"Not from that file, but from flags: {HOSTILE} {HOSTILE}." in text
-    cells = {"".join(cell.itertext()) for cell in tree.iter("td")}
+    cells = {"".join(cell.itertext()) for cell in (*tree.iter("th"), *tree.iter("td"))}
     assert {HOSTILE, f"{HOSTILE}\n# head", f"={HOSTILE}"} <= cells
     assert all(HOSTILE not in "".join(e.itertext()) for e in tree.iter() if e.tag in ("b", "i", "a", "script"))
     told = next(label for label in labels_of(tree) if label.startswith("Effects"))
@@ -751,7 +751,7 @@ def test_what_is_promised_is_told_of_models_that_read_words_alone(bounded: Path)
     assert f"whatever the text, {value} % ({low} to {high}) is certified; of {share} % of the test utterances" in told
     assert told.count("the bounded one, trained clean: ") == told.count("trained") == 1
     (section,) = [section for section in tree.iter("section") if section.get("id") == "certified"]
-    moves = [["".join(cell.itertext()) for cell in line.iter("td")][1:3] for line in section.iter("tr")][1:]
+    moves = [["".join(cell.itertext()) for cell in line][1:3] for line in section.iter("tr")][1:]
     assert moves == [["the bounded one", "0.44 (0.40 to 0.48)"], ["the mute", "0 (reads no words)"]]
 
 

@@ -8,72 +8,39 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from made_run import Made, write
+from made_run import Made, Skill, measured, write
 
 from dual_bench.report import evidence as evidence_module
-from dual_bench.report import page as page_module
-from dual_bench.report.canvas import Picture
+from dual_bench.report.evidence import gather
+from dual_bench.report.flips import Flip, flips
+from dual_bench.report.page import KINDS
 from dual_bench.report.render import render
+from dual_bench.store import read_run, text_table
+from dual_bench.types import Condition
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser for all of them
 
-HOSTILE = "</script><!--<b>x\n&\"'"
+HOSTILE = "</script><!--<b>x"
 LONG = "a" * 10_000
 THEMES = ("light", "dark")
 VIEWS = tuple(itertools.product((1400, 400), THEMES))
-MADE = Made(models=("dual", "text-only", HOSTILE.split("\n")[0]), rates=(0.3, 0.6, 1.0), probed=True)
-SYSTEMS = ("dual", "text-only", HOSTILE)
-CHANGES = (("so", "same"), ("we", "lost"), ("met", "changed"), (HOSTILE, "added"))
+MADE = Made(
+    models=("dual", "text-only", HOSTILE), rates=(0.3, 0.6, 1.0), utterances=24, clusters=6, probed=True,
+    classes=("joy", "anger", "fear", f"{HOSTILE}\n&\"'"), cluster_prefix=HOSTILE,
+    skills={HOSTILE: Skill(0.3, 0.8, luck=2, noise=0.2)},
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Group:
-    before: str
-    after: str
-    systems: tuple[str, ...]
-    kind: str
-
-
-@dataclass(frozen=True)
-class Flip:
-    condition: str
-    corruption: str
-    regime: str
-    utterance: str
-    cluster: str = "dialogue"
-    words: tuple[tuple[str, str], ...] = CHANGES
-    before: str = "so we left"
-    after: str = "so met"
-    truth: str = "joy"
-    groups: tuple[Group, ...] = ()
-
-
-@dataclass(frozen=True)
-class Flips:
-    """Sentences as ``page.of_run`` wants them."""
-
-    rows: tuple[Flip, ...] = field(default_factory=lambda: tuple(_rows()))
-    total: int = 99
-    rule: str = "Some of 99 sentences."
-
-
-def _rows() -> Iterator[Flip]:
-    """More than the page shows at once: each kind of change by each system, under each condition."""
-    kinds = {"broken": ("joy", "anger"), "mended": ("anger", "joy"), "moved": ("anger", "neutral")}
-    where = itertools.product(("clean", "mixed"), ("word-drop 30 %", "word-drop 100 %", "typo 60 %"), kinds, SYSTEMS)
-    for i, (regime, condition, kind, system) in enumerate(where):
-        others = tuple(s for s in SYSTEMS if s != system)
-        groups = (Group(*kinds[kind], (system,), kind), Group("joy", "joy", others, "kept"))
-        yield Flip(condition, condition.split()[0], regime, f"u{i:02}", groups=groups)
-    yield Flip("typo 60 %", "typo", "mixed", HOSTILE, words=((LONG, "lost"),), before=LONG, after="", groups=groups)
-
-
-ROWS = Flips().rows
+def words(condition: Condition, number: int) -> str:
+    """What is read of an utterance: nothing when all of it is dropped, and what a recogniser makes up."""
+    said = ["so", "we", f"met{number}", HOSTILE, *([LONG] if number % 8 == 0 else [])]
+    if condition.corruption == "word-drop":
+        return " ".join(said[: len(said) - round(condition.rate * len(said))])
+    return " ".join(["heard", *said[1:]] if condition.corruption.startswith("transcript:") else said)
 
 
 # -------------------------------------------------------------------------------------------- the browser
@@ -102,22 +69,31 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of the page of a made run, with sentences, and a picture whose parts belong to systems."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A made run whose words are noisy, and its page."""
     folder = tmp_path_factory.mktemp("run")
-    write(folder, MADE)
-    parts = "".join(f'<g id="system-{i}"><path d="M{i} 0h1"/></g>' for i in range(3))
-    stand_in = Picture("stand-in", "Stand-in", "Of all.", "1 goes up.", f'<svg viewBox="0 0 9 9">{parts}</svg>')
-    of_run = page_module.of_run
+    conditions, corpus = MADE.conditions(), MADE.corpus()
+    texts = [words(condition, number) for condition in conditions for number in range(len(corpus))]
+    write(folder, MADE).write_texts(text_table(conditions, [u.id for u in corpus], texts, measured(MADE)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evidence_module, "RESAMPLES", 100)
-        patch.setattr(
-            page_module,
-            "of_run",
-            lambda evidence, found, drawn, *_, **__: of_run(evidence, found, (*drawn, stand_in), Flips()),
-        )
-        render(folder)
+        render(folder, formats=["html"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> str:
     return (folder / "index.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def rows(folder: Path) -> tuple[Flip, ...]:
+    """The sentences that the page must hold: more than it shows at once, with every kind of change."""
+    found = flips(gather(read_run(folder)))
+    assert found is not None
+    assert len(found.rows) > 25
+    assert {group.kind for row in found.rows for group in row.groups} == {"kept", *KINDS}
+    return found.rows
 
 
 def show(driver: Any, address: str, width: int = 1400, theme: str = "light") -> None:
@@ -209,7 +185,7 @@ def test_a_system_is_hidden_in_every_figure_and_comes_back(driver: Any, address:
     click(driver, box)
     assert curves(driver) == [name for name in everyone if name != "text-only"]
     assert not any(seen(driver, "svg .system-1"))
-    assert all(seen(driver, "#figures svg .system-0"))
+    assert all(seen(driver, "#curves svg .system-0"))
     click(driver, box)
     assert curves(driver) == everyone
     assert all(seen(driver, "svg .system-1"))
@@ -246,52 +222,96 @@ def test_the_figure_takes_the_colours_of_the_theme_as_it_changes(driver: Any, ad
     assert not set(light) & set(dark)
 
 
-def expected(**wanted: str) -> list[str]:
-    """The utterances that fit, straight from the data."""
+def table_of(driver: Any) -> list[list[str]]:
+    """The texts of the table beside the explorer's figure, line after line."""
+    found: list[list[str]] = driver.execute_script(
+        "return [...document.querySelector('#explorer-points table').rows].map("
+        "(row) => [...row.cells].map((cell) => cell.textContent))"
+    )
+    return found
+
+
+def test_the_numbers_of_the_curves_are_in_a_table_that_a_keyboard_reaches(driver: Any, address: str) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    show(driver, address)
+    assert not any(seen(driver, "#explorer-points table"))
+    driver.execute_script("document.querySelector('#explorer-points summary').focus()")
+    driver.switch_to.active_element.send_keys(Keys.ENTER)
+    assert all(seen(driver, "#explorer-points table"))
+    for corruption, regime in itertools.product("01", "01"):
+        choose(driver, "explorer-controls", corruption=corruption, regime=regime)
+        head, *lines = table_of(driver)
+        assert [line[0] for line in lines] == list(MADE.models)
+        told = {(line[0], where): text for line in lines for where, text in zip(head[1:], line[1:], strict=True)}
+        names = (column(driver, "points", name) for name in ("system", "where", "estimate"))
+        assert told == {(system, where): text for system, where, text in zip(*names, strict=True)}
+        caption = driver.execute_script("return document.querySelector('#explorer-points caption').textContent")
+        assert f"under {MADE.corruptions[int(corruption)]}, trained {MADE.regimes[int(regime)]}" in caption
+    click(driver, "input[name=system][value='1']")
+    assert [line[0] for line in table_of(driver)[1:]] == ["dual", HOSTILE]
+
+
+def expected(rows: Sequence[Flip], **wanted: str) -> list[int]:
+    """The numbers of the rows that fit, straight from the data."""
     return [
-        row.utterance
-        for row in ROWS
+        number
+        for number, row in enumerate(rows)
         if wanted.get("regime", row.regime) == row.regime
         and wanted.get("where", f"at {row.condition}") in (f"any {row.corruption}", f"at {row.condition}")
-        and wanted.get("text", "").lower() in f"{row.before} {row.utterance} {row.truth}".lower()
+        and wanted.get("text", "").lower() in " ".join([row.before, row.after, row.utterance, row.truth]).lower()
         and any(
             wanted.get("kind", group.kind) == group.kind != "kept"
-            and ("system" not in wanted or SYSTEMS[int(wanted["system"])] in group.systems)
+            and wanted.get("system", group.systems[0]) in group.systems
             for group in row.groups
         )
     ]
 
 
+def filtered(driver: Any, **wanted: str) -> None:
+    """Filter the sentences; a system is given by its name."""
+    if "system" in wanted:
+        wanted["system"] = driver.execute_script(
+            "return [...document.getElementById('flips-filter').elements.system.options]"
+            ".find((option) => option.text === arguments[0]).value",
+            wanted["system"],
+        )
+    choose(driver, "flips-filter", **(wanted or {"text": ""}))
+
+
 @pytest.mark.parametrize(
-    "wanted",
+    ("wanted", "found"),
     [
-        {},
-        {"regime": "mixed"},
-        {"where": "any word-drop"},
-        {"where": "at word-drop 100 %", "kind": "broken"},
-        {"system": "2"},
-        {"system": "1", "kind": "mended", "regime": "clean"},
-        {"text": "U03"},
-        {"text": "nowhere"},
+        ({}, True),
+        ({"regime": "mixed"}, True),
+        ({"where": "any word-drop"}, True),
+        ({"where": "at word-drop 100 %", "kind": "broken"}, True),
+        ({"system": "text-only"}, True),
+        ({"system": HOSTILE, "kind": "mended", "regime": "clean"}, True),
+        ({"text": "U0003"}, True),
+        ({"text": "HEARD"}, True),  # only noisy words have it
+        ({"text": "lost:"}, False),  # what a screen reader says of words that are gone
     ],
     ids=str,
 )
 def test_the_sentences_that_are_shown_and_counted_are_those_that_fit(
-    driver: Any, address: str, wanted: dict[str, str]
+    driver: Any, address: str, rows: tuple[Flip, ...], wanted: dict[str, str], found: bool
 ) -> None:
     if driver.current_url != address:
         show(driver, address)
-    choose(driver, "flips-filter", **(wanted or {"text": ""}))
-    fitting, shown = expected(**wanted), seen(driver, "#flips-rows tr")
+    filtered(driver, **wanted)
+    fitting, shown = expected(rows, **wanted), seen(driver, "#flips-rows tr")
+    assert bool(fitting) == found
     count = driver.execute_script("return document.getElementById('flips-count').textContent")
-    assert count.startswith(f"{len(fitting)} of {len(ROWS)} sentences")
-    assert [row.utterance for row, is_seen in zip(ROWS, shown, strict=True) if is_seen] == fitting[:25]
-    click(driver, "#flips-more button")
-    shown = seen(driver, "#flips-rows tr")
-    assert [row.utterance for row, is_seen in zip(ROWS, shown, strict=True) if is_seen] == fitting
+    assert count.startswith(f"{len(fitting)} of {len(rows)} sentences")
+    assert len(shown) == len(rows)
+    assert [number for number, is_seen in enumerate(shown) if is_seen] == fitting[:25]
+    while any(seen(driver, "#flips-more button")):
+        click(driver, "#flips-more button")
+    assert [number for number, is_seen in enumerate(seen(driver, "#flips-rows tr")) if is_seen] == fitting
 
 
-def test_the_filter_and_the_systems_are_reached_by_keyboard(driver: Any, address: str) -> None:
+def test_the_filter_and_the_systems_are_reached_by_keyboard(driver: Any, address: str, rows: tuple[Flip, ...]) -> None:
     from selenium.webdriver.common.keys import Keys
 
     show(driver, address)
@@ -301,8 +321,8 @@ def test_the_filter_and_the_systems_are_reached_by_keyboard(driver: Any, address
     driver.switch_to.active_element.send_keys(Keys.SPACE)
     assert "dual" not in curves(driver)
     driver.execute_script("document.querySelector('#flips-filter input').focus()")
-    driver.switch_to.active_element.send_keys("u03", Keys.ENTER)
-    assert seen(driver, "#flips-rows tr").count(True) == 1
+    driver.switch_to.active_element.send_keys("u0003", Keys.ENTER)
+    assert seen(driver, "#flips-rows tr").count(True) == len(expected(rows, text="u0003")) <= 25
     assert driver.current_url == address
 
 
@@ -326,7 +346,7 @@ def test_axe_finds_no_barrier(driver: Any, address: str, width: int, theme: str)
     assert [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found] == []
 
 
-def test_without_a_script_every_sentence_and_figure_is_there(driver: Any, address: str) -> None:
+def test_without_a_script_every_sentence_and_figure_is_there(driver: Any, address: str, rows: tuple[Flip, ...]) -> None:
     driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         driver.get("about:blank")
@@ -336,4 +356,4 @@ def test_without_a_script_every_sentence_and_figure_is_there(driver: Any, addres
     assert not any(seen(driver, "[data-script]"))
     assert all(seen(driver, "#curves svg"))
     driver.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
-    assert seen(driver, "#flips-rows tr") == [True] * len(ROWS)
+    assert seen(driver, "#flips-rows tr") == [True] * len(rows)

@@ -81,6 +81,7 @@ def explorer(evidence: Evidence) -> Explorer | None:
     low, high = _span(evidence, names)
     numbers = {
         "systems": [[look.title, look.colour, look.dash, look.marker, look.width] for look in looks],
+        "metric": evidence.metric.title,
         "regimes": evidence.regimes,
         "floor": _short(evidence, evidence.floor()),
         "corruptions": [_corruption(evidence, name) for name in names],

@@ -20,7 +20,7 @@ from dual_bench.report.heat import ON_HIGH, ON_LOW, STEPS
 from dual_bench.report.methods import methods
 from dual_bench.report.numbers import plural
 from dual_bench.report.sentences import headlines
-from dual_bench.report.table import Table
+from dual_bench.report.table import Table, is_numeric
 from dual_bench.report.text import legible
 from dual_bench.schema import RunInfo
 from dual_bench.store import Run
@@ -45,6 +45,7 @@ def html(context: Mapping[str, Any]) -> str:
     environment = _environment(autoescape=True, finalize=_html_value)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.filters |= {"inline": inline, "numeric": is_numeric, "marked": marked, "voices": voices}
+    environment.filters |= {"row_headers": row_headers}
     environment.filters |= {"numbered": lambda names: list(enumerate(names)), "places": places}
     environment.filters |= {"paired": lambda names: [(name, name) for name in names]}
     return environment.get_template("index.html.j2").render(context)
@@ -130,7 +131,7 @@ def of_run(
         flips=flips,
         methods=methods(evidence),
         provenance=rendered_by([info]) if info.source else _provenance(evidence.run),
-        plan="" if info.source else json.dumps(info.plan, indent=2, ensure_ascii=False),
+        plan="" if info.source else _plans(evidence.run),
         command="\n".join(dict.fromkeys(one.provenance.command for one in infos(evidence.run))),
     )
 
@@ -138,6 +139,12 @@ def of_run(
 def infos(run: Run) -> list[RunInfo]:
     """The records of the runs that were merged into this one, or its own."""
     return [part.info for part in run.parts_of] or [run.info]
+
+
+def _plans(run: Run) -> str:
+    """The plan of the run as JSON; a list of those that were run, where it was merged from several."""
+    plans = [info.plan for info in infos(run)]
+    return json.dumps(plans if len(plans) > 1 else plans[0], indent=2, ensure_ascii=False)
 
 
 def _provenance(run: Run) -> list[tuple[str, str]]:
@@ -234,19 +241,24 @@ def marked(words: Sequence[tuple[str, str]]) -> Markup:
     return Markup(" ").join(runs)
 
 
-def voices(flips: Any) -> list[str]:
+def voices(flips: Flips) -> list[str]:
     """The systems that answer, in the order in which they come."""
     return list(dict.fromkeys(system for row in flips.rows for group in row.groups for system in group.systems))
+
+
+def row_headers(shown: pd.DataFrame) -> list[str]:
+    """The columns that say what a row is about: those of text before the first of numbers, and in any case the first.
+
+    >>> row_headers(pd.DataFrame({"trained": ["clean"], "system": ["dual"], "accuracy": ["85.2"], "note": ["none"]}))
+    ['trained', 'system']
+    """
+    names = [str(name) for name in shown]
+    return list(itertools.takewhile(lambda name: not is_numeric(shown[name]), names)) or names[:1]
 
 
 def places(systems: Iterable[str], names: Sequence[str]) -> str:
     """Where the systems stand among the names, for a data attribute."""
     return " ".join(str(names.index(system)) for system in systems)
-
-
-def is_numeric(column: pd.Series[str]) -> bool:
-    """Whether every cell of a shown column is a number, or stands for one."""
-    return bool(column.str.match(r"[\d−<–]").all())
 
 
 # --------------------------------------------------------------------------------------------- Markdown

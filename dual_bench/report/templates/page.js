@@ -20,8 +20,11 @@
   });
 
   // Only what scrolls is a stop of the tab key.
+  const stop = (part) => {
+    part.tabIndex = part.scrollWidth > part.clientWidth ? 0 : -1;
+  };
   const watch = new ResizeObserver((entries) => {
-    for (const { target } of entries) target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1;
+    for (const { target } of entries) stop(target);
   });
   for (const part of all(".scroll")) watch.observe(part);
 
@@ -76,6 +79,31 @@
     return { bands, curves, limits, points, end };
   }
 
+  // The numbers of the systems that are `shown`, a row for each, in a table.
+  function tabulate(table, title, numbers, corruption, regime, shown) {
+    const cell = (tag, text, scope) => {
+      const made = document.createElement(tag);
+      made.textContent = text;
+      if (scope) made.scope = scope;
+      return made;
+    };
+    const line = (cells) => {
+      const made = document.createElement("tr");
+      made.append(...cells);
+      return made;
+    };
+    table.caption.textContent = title;
+    table.tHead.replaceChildren(line(["system", ...corruption.where].map((text) => cell("th", text, "col"))));
+    table.tBodies[0].replaceChildren(
+      ...corruption.curves[regime]
+        .filter(([number]) => shown.has(number))
+        .map(([number, , , , texts]) =>
+          line([cell("th", numbers.systems[number][0], "row"), ...texts.map((text) => cell("td", text))]),
+        ),
+    );
+    stop(table.parentElement);
+  }
+
   // To a keyboard the figure is one picture, with no stop of the tab key in it.
   function still(root) {
     for (const part of root.querySelectorAll("*")) {
@@ -110,6 +138,9 @@
       for (const [name, data] of Object.entries(sources)) part(name).data = data;
       part("figure").x_range.setv({ start: -0.02 * end, end: 1.02 * end });
       part("x axis").axis_label = corruption.label;
+      const noise = form.elements.corruption.selectedOptions[0].text;
+      const title = `${numbers.metric} under ${noise}, trained ${numbers.regimes[regime]}; in brackets 95 % intervals`;
+      tabulate(one("#explorer-points table"), title, numbers, corruption, regime, shown);
       host.setAttribute("aria-label", corruption.findings[regime]);
       one("#explorer-caption").textContent = corruption.caption;
       for (const box of boxes) {
@@ -137,9 +168,15 @@
   function browse() {
     const form = one("#flips-filter");
     const more = one("#flips-more");
+    // What is written there, without what only a screen reader says of it.
+    const written = (part) => {
+      const copy = part.cloneNode(true);
+      for (const said of all(".sr", copy)) said.remove();
+      return copy.textContent;
+    };
     const rows = all("#flips-rows tr").map((row) => ({
       row,
-      text: all(".hay", row).map((part) => part.textContent).join(" ").toLowerCase(),
+      text: all(".hay", row).map(written).join(" ").toLowerCase(),
       answers: all("li", row).map(({ dataset }) => ({ kind: dataset.kind, systems: dataset.systems.split(" ") })),
     }));
     let limit = AT_ONCE;
