@@ -169,7 +169,7 @@ def sentences(evidence: Evidence) -> Iterator[str]:
         if excess is not None:
             verb = {1: "more than", -1: "less than", 0: "not shown to differ from what"}[_sign(excess)]
             by = gap(excess.value, excess.interval, metric)
-            more = f"; that is {verb} they are worth to the perfect perceiver ({by})"
+            more = f"; that is {verb} they are worth to the perfect perceiver ({by}; by this interval alone)"
         yield (
             f"Trained {regime}, the words are worth {gap(text.value, text.interval, metric)} to "
             f"{evidence.title(base or '')} (Shapley value{part}){more}."

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from dual_bench.confidence import ECE
+from dual_bench.report import matrix
 from dual_bench.report.evidence import LEVEL, MATCHED, Evidence
 from dual_bench.report.noise import UNREACHED, in_families, known, shares
 from dual_bench.report.numbers import fixed, listing, number, percent, plural
@@ -62,14 +64,25 @@ def _data(evidence: Evidence) -> str:
 
 
 def _training(evidence: Evidence) -> str:
-    plan = evidence.run.info.plan
+    plan, done = evidence.run.info.plan, len(evidence.cube.seeds)
     encoders = "; ".join(f"{modality}: {name}" for modality, name in evidence.run.info.encoders.items())
-    regimes = [_regime(evidence, regime) for regime in plan["regimes"]]
+    trained = {regime: evidence.trained(regime) for regime in evidence.regimes}
+    alike = len(set(trained.values())) == 1
+    models = ", ".join(evidence.systems)
+    regimes = [
+        _regime(evidence, regime) + ("" if alike else f", of which there are {', '.join(trained[regime])}")
+        for regime in evidence.regimes
+    ]
+    planned = "" if done == int(plan["seeds"]) else f" (planned: {int(plan['seeds'])})"
+    alone = [r for r in evidence.regimes if evidence.reference and evidence.reference not in trained[r]]
+    lone = (
+        f" Trained {listing(alone)} there is no {evidence.reference}, and nothing is compared with it." if alone else ""
+    )
     return (
-        f"Models: {', '.join(plan['models'])}. Each is trained with {plural(int(plan['seeds']), 'seed')} in the "
-        f"{'regime' if len(regimes) == 1 else 'regimes'} {'; '.join(regimes)}. The epoch is chosen on the validation "
-        "part, whose words suffer what those of the training part suffer. A model that reads no words is the same in "
-        f"the regimes clean, mixed and matched. Frozen encoders: {encoders or 'none'}."
+        f"Models: {models}. {'Each is' if alike else 'They are'} trained with {plural(done, 'seed')}{planned} in the "
+        f"{'regime' if len(regimes) == 1 else 'regimes'} {'; '.join(regimes)}.{lone} The epoch is chosen on the "
+        "validation part, whose words suffer what those of the training part suffer. A model that reads no words is "
+        f"the same in the regimes clean, mixed and matched. Frozen encoders: {encoders or 'none'}."
     )
 
 
@@ -231,7 +244,32 @@ def _statistics(evidence: Evidence) -> str:
         f"Holm's method{_family(evidence)}; a verdict needs an adjusted p below {ALPHA:g}. The detectable difference "
         "is what the design would see with power 0.8 before correction. How often such intervals hold the truth, and "
         "such tests reject a true null, was simulated: reports/reference/coverage.md in the repository of dual-bench."
+        f"{''.join(f' {said}' for said in _others(evidence))}"
     )
+
+
+def _others(evidence: Evidence) -> Iterator[str]:
+    """How the numbers of further tables come about, of those that the report has."""
+    if matrix.compared(evidence):
+        yield (
+            "All pairs of systems are tested likewise, on clean text and under the heaviest noise, corrected by Holm's "
+            "method over the pairs of one regime under one condition; the comparisons with the reference are a family "
+            "of their own and may decide otherwise. Bold in tables asks both."
+        )
+    if evidence.heaviest and not evidence.study:
+        yield (
+            "That a system is worse under the heaviest noise than on clean text is a paired t test, corrected by "
+            "Holm's method over all systems and regimes."
+        )
+    if evidence.heaviest:
+        yield "Intervals of retention, a ratio, are Fieller's."
+    if evidence.dependence:
+        yield (
+            "What a modality is worth is its exact Shapley value over all sets of modalities, the others absent, or "
+            "exchanged for those of another utterance; its intervals are not corrected for their number."
+        )
+    if ECE.name in evidence.ends:
+        yield f"Calibration: {ECE.definition}."
 
 
 def _family(evidence: Evidence) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,13 @@ import numpy as np
 from dual_bench.metrics import Metric
 from dual_bench.report import ablation_sentences as ablation
 from dual_bench.report import dependency
-from dual_bench.report.evidence import MATCHED, Evidence
+from dual_bench.report.evidence import LEVEL, MATCHED, Evidence
 from dual_bench.report.noise import UNREACHED, Place
 from dual_bench.report.numbers import fixed, gap, level, listing, noun, number, p_value, plural
-from dual_bench.stats.contrasts import Contrast
-from dual_bench.stats.curves import Estimate
-from dual_bench.stats.intervals import Interval, caution
+from dual_bench.stats.contrasts import ALPHA, Contrast, holm
+from dual_bench.stats.contrasts import p_value as p_value_of
+from dual_bench.stats.curves import Estimate, key
+from dual_bench.stats.intervals import Interval, caution, interval_of_test
 
 
 @dataclass(frozen=True)
@@ -222,9 +223,39 @@ def decided(evidence: Evidence) -> Iterator[str]:
             if found:
                 alike.setdefault(verdicts(found, reference), []).append(regime)
         yield from (f"Trained {listing(regimes)}, {place.label}: {told}." for told, regimes in alike.items())
+    yield from _elsewhere(evidence)
     if heaviest := evidence.heaviest:
+        shown, tests = _shown_to_change(evidence, heaviest)
         for regime in evidence.regimes:
-            yield from _losses(evidence, regime, heaviest)
+            yield from _losses(evidence, regime, heaviest, shown, tests)
+
+
+def _elsewhere(evidence: Evidence) -> Iterator[str]:
+    """What is decided under other quantities: every comparison that the reference loses, and how many it wins."""
+    told = [c for place in evidence.poles for r in evidence.regimes for c in _with_reference(evidence, r, place)]
+    rest = [c for c in evidence.contrasts if c not in told]
+    lost = [c for c in rest if c.verdict == "worse"]
+    won = sum(c.verdict == "better" for c in rest)
+    if lost:
+        said = listing([f"{c.right} (trained {c.regime}, {evidence.noise.quantity(c.quantity)})" for c in lost])
+        yield f"Under other quantities {evidence.reference} is worse than {said}, and better in {won} comparisons."
+    elif won:
+        yield f"Under other quantities {evidence.reference} is better in {won} comparisons and worse in none."
+
+
+def _shown_to_change(evidence: Evidence, place: Place) -> tuple[set[tuple[str, str]], int]:
+    """(regime, system) of all whose metric differs from that on clean text by a paired t test, after Holm's correction
+    over all of them, and how many tests that were."""
+    rows = list(evidence.rows())
+    p = []
+    for regime, system in rows:
+        clean, noisy = (evidence.point(key(system, regime, q.corruption, q.rate)) for q in (evidence.places[0], place))
+        change = clean - noisy
+        # means over one draw and over several of what never changes differ in their last digit
+        none = abs(change.estimate) < 1e-12 or bool(interval_of_test(change, LEVEL).reason)
+        p.append(np.nan if none else p_value_of(change.estimate, change.spread))
+    adjusted = holm(p)
+    return {row for row, each in zip(rows, adjusted, strict=True) if each < ALPHA}, int(np.sum(~np.isnan(adjusted)))
 
 
 def _with_reference(evidence: Evidence, regime: str, place: Place) -> list[Contrast]:
@@ -239,14 +270,16 @@ def verdicts(contrasts: Sequence[Contrast], reference: str) -> str:
     return f"{reference} is " + "; ".join(f"{words[v]} {listing(names)}" for v, names in groups.items() if names)
 
 
-def _losses(evidence: Evidence, regime: str, place: Place) -> Iterator[str]:
-    """Who loses or gains between clean text and ``place``, where the interval says so."""
-    found = {system: evidence.loss(system, regime, place) for system in evidence.trained(regime)}
+def _losses(
+    evidence: Evidence, regime: str, place: Place, shown: Collection[tuple[str, str]], tests: int
+) -> Iterator[str]:
+    """Who is shown to lose or gain between clean text and ``place``."""
+    found = {s: evidence.loss(s, regime, place) for s in evidence.trained(regime) if (regime, s) in shown}
     for how, sign in (("worse", 1), ("better", -1)):
         told = []
         for system, loss in found.items():
             low, high = sorted((sign * loss.interval.low, sign * loss.interval.high))
-            if low > 0:
+            if sign * loss.value > 0:
                 ends = Interval(low, high, loss.interval.level)
                 told.append((sign * loss.value, f"{system} by {gap(sign * loss.value, ends, evidence.metric)}"))
         if len(told) > NAMED:  # the reference, and the ends of the range
@@ -257,7 +290,8 @@ def _losses(evidence: Evidence, regime: str, place: Place) -> Iterator[str]:
             listed = "; ".join(text for _, text in told)
         if told:
             what = f"{noun(evidence.metric)} is {how} than on clean text"
-            yield f"With {place.label}, trained {regime}, {what}: {listed}."
+            family = f"Holm over {plural(tests, 'change')}"
+            yield f"With {place.label}, trained {regime}, {what}: {listed} ({family})."
 
 
 # ---------------------------------------------------------------------------- what cannot be concluded
