@@ -222,6 +222,18 @@ def test_the_figure_takes_the_colours_of_the_theme_as_it_changes(driver: Any, ad
     assert not set(light) & set(dark)
 
 
+def test_every_table_has_a_caption_and_every_line_of_numbers_a_header(driver: Any, address: str) -> None:
+    show(driver, address)
+    tables = driver.execute_script(
+        "return [...document.querySelectorAll('table:not(.cards)')].map((table) => [table.caption.textContent,"
+        "[...table.tBodies[0].rows].map((row) => row.cells[0].scope)])"
+    )
+    assert len(tables) > 5
+    for caption, headers in tables:
+        assert caption.strip()
+        assert set(headers) == {"row"}, caption
+
+
 def table_of(driver: Any) -> list[list[str]]:
     """The texts of the table beside the explorer's figure, line after line."""
     found: list[list[str]] = driver.execute_script(
