@@ -53,6 +53,13 @@ def test_runs_on_one_corpus_become_one_comparison(both: tuple[Path, Path], tmp_p
     assert scores["mixed", "audio-vision"] == pytest.approx(direct(both[1], "mixed", "audio-vision", "clean", 0.0))
 
 
+def test_a_merged_report_shows_the_plans_that_were_run(both: tuple[Path, Path], tmp_path: Path) -> None:
+    page = parse(render(*both, out=tmp_path / "out", formats=["html"]).files[0].read_text(encoding="utf-8"))
+    shown = ["".join(e.itertext()) for e in page.iter("pre")]
+    plans = [read_run(folder).info.plan for folder in both]
+    assert any(text.strip().startswith("[") and json.loads(text) == plans for text in shown)
+
+
 def test_of_a_training_that_two_runs_hold_the_first_counts_and_is_named(
     both: tuple[Path, Path], tmp_path: Path
 ) -> None:
