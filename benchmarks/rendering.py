@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from dual_bench.report.numbers import fixed
+from dual_bench.report.render import FORMATS
 from dual_bench.schema import SCHEMA_VERSION, CorpusInfo, Provenance, RunInfo
 from dual_bench.store import RunFolder, prediction_table, text_table, write_text
 from dual_bench.types import CLEAN, Condition, FloatArray, Utterance
@@ -111,7 +112,8 @@ def main() -> None:
         if not (folder / "run.json").is_file():
             made(folder)
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "dual_bench.cli", "report", str(folder)], check=True)
+        command = [sys.executable, "-m", "dual_bench.cli", "report", str(folder), "--format", ",".join(FORMATS)]
+        subprocess.run(command, check=True)
         seconds = time.perf_counter() - start
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
         page = (folder / "index.html").stat().st_size / 1e6

@@ -323,12 +323,13 @@ def open_questions(evidence: Evidence) -> Iterator[str]:
     if len(undecided) > NAMED:
         yield f"The other {len(undecided) - NAMED} are in the table of comparisons, with what would decide them."
     if (place := evidence.heaviest) and not evidence.no_interval():
+        shown, _ = _shown_to_change(evidence, place)
         for regime in evidence.regimes:
             found = {system: evidence.loss(system, regime, place) for system in evidence.trained(regime)}
             told = [
                 f"{system} {gap(loss.value, loss.interval, evidence.metric)}"
                 for system, loss in found.items()
-                if loss.interval.low <= 0 <= loss.interval.high and loss.interval.low < loss.interval.high
+                if (regime, system) not in shown and loss.interval.low < loss.interval.high
             ]
             if told:
                 more = f"; and {len(told) - NAMED} more" if len(told) > NAMED else ""
