@@ -208,7 +208,7 @@ def report(
     ] = None,
     formats: Annotated[
         Many,
-        typer.Option("--format", help="html, md, latex and csv, by default all; comma-separated, may be repeated."),
+        typer.Option("--format", help="html, md, csv (these by default), latex; comma-separated, may be repeated."),
     ] = None,
     predictions: Annotated[
         list[Path] | None,

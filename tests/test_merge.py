@@ -127,6 +127,7 @@ def test_runs_on_several_corpora_are_compared_by_ranks(tmp_path: Path) -> None:
 def test_a_folder_given_twice_or_an_out_that_holds_something_else_is_refused(both: tuple[Path, Path]) -> None:
     assert "more than once" in refused("report", both[0], both[0])
     assert "choose another --out" in refused("report", *both, "--out", both[0])
+    assert "did you mean 'one'?" in refused("report", both[0].parent / "onee")
 
 
 # --------------------------------------------------------------------------------------------- formats

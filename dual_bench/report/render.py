@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from dual_bench.catalog import did_you_mean
 from dual_bench.report import corpora, page
 from dual_bench.report.canvas import Album, Picture
 from dual_bench.report.evidence import Evidence, gather
@@ -57,6 +58,10 @@ def render(
     same = [folder.resolve() for folder in folders]
     if twice := [folder for folder in folders if same.count(folder.resolve()) > 1]:
         raise UserError(f"expected every folder once, found {twice[0]} more than once")
+    for folder in folders:
+        if not folder.is_dir():
+            there = [p.name for p in folder.parent.glob("*") if (p / "run.json").is_file()]
+            raise UserError(f"{folder} is no folder{did_you_mean(folder.name, there)}")
     runs = [read_run(folder) for folder in folders]
     if len(runs) == 1 and (out is None or out.resolve() == same[0]):
         return _one(gather(runs[0]), folders[0], formats)
