@@ -20,11 +20,13 @@ from markdown_it import MarkdownIt
 from reading import assert_only_our_scripts, body_text, parse, rows_of, table_bytes
 from statsmodels.stats.multitest import multipletests
 
-from dual_bench.report import canvas, degradation, forest
+from dual_bench.report import canvas, degradation, findings, forest, heat
 from dual_bench.report import evidence as evidence_module
-from dual_bench.report.ablation_sentences import concluded, promises, undecided
+from dual_bench.report.ablation_sentences import concluded, expectation, promises, undecided
 from dual_bench.report.certified import WORDLESS
 from dual_bench.report.evidence import Evidence, gather
+from dual_bench.report.merge import merged
+from dual_bench.report.methods import methods
 from dual_bench.report.render import Rendered, render
 from dual_bench.report.table import Table
 from dual_bench.report.tables import tables
@@ -805,3 +807,34 @@ def test_a_seed_that_is_left_out_counts_for_no_bound(tmp_path: Path) -> None:
     found = evidence.certified[TIED, "clean"].metric.value
     assert found == pytest.approx(worst[TIED, "clean", "any-text", 1.0], abs=1e-12)
     assert found != pytest.approx(all_seeds[TIED, "clean", "any-text", 1.0], abs=1e-9)
+
+
+# --------------------------------------------------------------------------------------------------- names
+
+
+def test_text_alternatives_and_methods_call_systems_by_the_names_of_the_study(tmp_path: Path) -> None:
+    evidence = written(tmp_path, replace(PARTS, corruptions=("word-drop", "typo", "filler"), seeds=2, utterances=24))
+    assert evidence.grid is not None
+    sheet = heat.Sheet("heatmap", "Corruptions, trained clean", (("clean", BASE), ("clean", WORSE)))
+    for told in (
+        findings.heat_finding(evidence, evidence.grid, sheet),
+        findings.training_finding(evidence),
+        findings.overview_finding(evidence, ("word-drop",), "clean"),
+        findings.transcript_finding(evidence),
+    ):
+        assert "the baseline" in told
+        assert not re.search(r"\bdual\b", told)
+    assert "Models: the baseline (dual), without SDM (dual:sdm=off), " in " ".join(methods(evidence))
+
+
+def test_models_that_were_there_before_are_told_of_each_merged_run(tmp_path: Path) -> None:
+    runs = []
+    for name, found in (("one", 2), ("two", 0), ("three", 3)):
+        run = write(tmp_path / name, SMALL)
+        run.write_info(run.info().model_copy(update={"found": found}))
+        runs.append(read_run(tmp_path / name))
+    said = " ".join(expectation(gather(merged(runs, tmp_path)[0])))
+    for name, told in (("one", "2 of 6 trained models of"), ("three", "3 of 6 trained models of")):
+        assert f"{told} {tmp_path / name} were there before that run" in said
+    assert str(tmp_path / "two") not in said
+    assert "2 of 6 trained models were there before this run" in " ".join(expectation(gather(runs[0])))

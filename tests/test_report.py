@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,17 +17,23 @@ import html5lib
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from made_run import NOTE, Made, digest, write
 from markdown_it import MarkdownIt
 from reading import assert_only_our_scripts, body_text, direct, parse, rows_of, table_bytes, without_bokeh
+from statsmodels.stats.multitest import multipletests
 
 from dual_bench.metrics import ACC2_NON0, ACCURACY, MAE, UAR
 from dual_bench.report import evidence as evidence_module
+from dual_bench.report import methods, sentences
 from dual_bench.report import page as page_module
 from dual_bench.report.canvas import Picture
-from dual_bench.report.evidence import gather
+from dual_bench.report.evidence import Evidence, gather
+from dual_bench.report.merge import merged
 from dual_bench.report.render import Rendered, render
 from dual_bench.report.table import Table
+from dual_bench.stats.contrasts import Verdict
+from dual_bench.stats.frame import Key
 from dual_bench.store import read_run
 from dual_bench.types import UserError
 
@@ -489,3 +495,114 @@ def test_methods_stand_alone(rendered: tuple[Path, Rendered]) -> None:
         "t tests", "Holm's method", "dual-bench run made --name made", "dual-bench: 0",
     ):  # fmt: skip
         assert told in plain, told
+
+
+# ------------------------------------------------------------------------------------- what is concluded
+
+
+def texts(evidence: Evidence) -> dict[str, str]:
+    """Heading -> its sentences."""
+    return {passage.heading: " ".join(passage.sentences) for passage in sentences.headlines(evidence)}
+
+
+def test_who_loses_is_decided_by_holm_over_the_losses_of_all_systems_and_regimes(
+    rendered: tuple[Path, Rendered],
+) -> None:
+    evidence = gather(read_run(rendered[0]))
+    rows, p = list(evidence.rows()), []
+    for regime, system in rows:
+        clean, noisy = (evidence.point(Key(system, regime, *where)) for where in (("clean", 0.0), ("word-drop", 1.0)))
+        width = (clean - noisy).spread
+        ratio = abs(clean.estimate - noisy.estimate) / width.error if width.error else 0.0
+        p.append(2 * scipy.stats.t.sf(ratio, width.freedom) if ratio else np.nan)
+    tested = [each for each in p if each == each]
+    adjusted = dict(zip([r for r, each in zip(rows, p, strict=True) if each == each],
+                        multipletests(tested, method="holm")[1], strict=True))  # fmt: skip
+    said = texts(evidence)["What can be concluded"]
+    shown = 0
+    for regime, system in rows:
+        found = re.search(rf"trained {regime}, accuracy is worse than on clean text: (.*?)\(Holm over (\d+) ", said)
+        told = found is not None and f"{system} by " in found[1]
+        assert told == (adjusted.get((regime, system), 1.0) < 0.05), (regime, system)
+        assert found is None or int(found[2]) == len(tested)
+        shown += told
+    assert shown
+
+
+def test_a_loss_that_correction_does_not_leave_is_nowhere_called_a_loss(
+    rendered: tuple[Path, Rendered], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evidence = gather(read_run(rendered[0]))
+    assert evidence.loss("dual", "clean", evidence.poles[1]).interval.low > 0
+    monkeypatch.setattr(sentences, "ALPHA", 1e-300)
+    said = texts(evidence)
+    assert "worse than on clean text" not in said["What can be concluded"]
+    assert "trained clean, a loss cannot be told from none after correction: dual " in said["What cannot be concluded"]
+    assert re.search(
+        r": a measured loss of [^:]*, which after correction cannot be told from none", said["Trained clean"]
+    )
+
+
+def test_every_comparison_that_the_reference_loses_is_named_wherever_it_is(rendered: tuple[Path, Rendered]) -> None:
+    evidence = gather(read_run(rendered[0]))
+    poles = {"clean", "word-drop 1.0"}
+    verdicts: itertools.cycle[Verdict] = itertools.cycle(("worse", "better", "worse", "undecided", "better"))
+    planted = tuple(replace(c, verdict=next(verdicts)) for c in evidence.contrasts)
+    said = texts(replace(evidence, contrasts=planted))["What can be concluded"]
+    elsewhere = [c for c in planted if c.quantity not in poles]
+    assert {c.verdict for c in elsewhere} == {"worse", "better", "undecided"}
+    for c in elsewhere:
+        named = f"{c.right} (trained {c.regime}, {evidence.noise.quantity(c.quantity)})"
+        assert (named in said) == (c.verdict == "worse")
+    won = sum(c.verdict == "better" for c in elsewhere)
+    assert f", and better in {won} comparison{'' if won == 1 else 's'}." in said
+
+
+# --------------------------------------------------------------------------------------------- the methods
+
+
+def told_of(evidence: Evidence) -> str:
+    return " ".join(methods.methods(evidence))
+
+
+PARTICULAR = (
+    "All pairs of systems",
+    "Fieller's",
+    "Shapley",
+    "EMAP",
+    "Calibration: ",
+    "picked by rule",
+    "than on clean",
+)
+
+
+def test_methods_explain_what_the_report_has_and_nothing_else(tmp_path: Path) -> None:
+    write(tmp_path / "all", Made(probed=True, regimes=("clean",)))
+    everything = told_of(gather(read_run(tmp_path / "all")))
+    assert [name for name in PARTICULAR if name not in everything] == []
+    bare_run = Made(classes=(), models=("dual", "text-only"), regimes=("clean",), corruptions=(), transcripts=())
+    write(tmp_path / "bare", bare_run)
+    bare = told_of(gather(read_run(tmp_path / "bare")))
+    assert [name for name in PARTICULAR if name in bare] == []
+    assert "Every interval is by itself, not corrected for their number" in bare
+
+
+def test_methods_tell_what_was_done_and_what_was_only_planned(tmp_path: Path) -> None:
+    run = write(tmp_path, Made())
+    assert "Each is trained with 3 seeds in the regimes" in told_of(gather(read_run(tmp_path)))
+    for cell in (2, 12, 13, 14, 15, 16, 17):  # a seed of dual, and all of audio-vision
+        run.cell_file(digest(cell)).unlink()
+    told = told_of(gather(read_run(tmp_path)))
+    assert "Models: dual, text-only. Each is trained with 2 seeds (planned: 3) in the regimes clean (" in told
+    assert "Planned, but without a finished model: audio-vision." in told
+
+
+def test_methods_of_merged_runs_tell_which_models_each_regime_has(tmp_path: Path) -> None:
+    write(tmp_path / "one", Made(models=("dual", "text-only"), regimes=("clean",)))
+    write(tmp_path / "two", Made(models=("text-only", "audio-vision"), regimes=("mixed",), first_cell=64))
+    (run,) = merged([read_run(tmp_path / "one"), read_run(tmp_path / "two")], tmp_path)
+    told = told_of(gather(run))
+    assert "Each is trained" not in told
+    for regime, models in (("clean", "dual, text-only"), ("mixed", "text-only, audio-vision")):
+        assert re.search(rf"{regime} \([^)]*\), of which there are {models}[;.]", told), regime
+    assert "Trained mixed there is no dual, and nothing is compared with it." in told

@@ -12,10 +12,13 @@ from made_run import Made, write
 from sklearn.metrics import brier_score_loss
 from statsmodels.stats.contingency_tables import mcnemar
 
+from dual_bench.report import dependency
 from dual_bench.report import evidence as evidence_module
 from dual_bench.report.evidence import Evidence, gather
 from dual_bench.report.render import render
-from dual_bench.stats.dependency import GAME, shapley
+from dual_bench.stats.curves import Estimate
+from dual_bench.stats.dependency import GAME, Dependence, shapley
+from dual_bench.stats.intervals import Interval
 from dual_bench.store import read_run
 from dual_bench.types import MODALITIES, is_probe
 
@@ -173,3 +176,16 @@ def test_the_classical_tests_are_those_of_the_first_seed_and_of_the_clusters(fol
     write(tmp_path, Made(classes=(), transcripts=(), seeds=2))
     render(tmp_path)
     assert table(tmp_path, "classical")["williams_p"].between(0, 1).all()
+
+
+def test_a_comparison_with_the_perfect_perceiver_says_that_it_is_not_corrected(folder: Path) -> None:
+    evidence = gather(read_run(folder))
+    excess = Estimate(-0.05, Interval(-0.08, -0.01, 0.95))
+    planted = (*evidence.dependence, Dependence("dual", "clean", "excess", "text", "absent", excess))
+    vars(evidence)["dependence"] = planted
+    said = [sentence for sentence in dependency.sentences(evidence) if "perfect perceiver" in sentence]
+    assert len(said) == 1
+    assert (
+        "less than they are worth to the perfect perceiver (−5.0 points (−8.0 to −1.0); by this interval alone)"
+        in (said[0])
+    )

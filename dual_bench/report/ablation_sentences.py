@@ -34,11 +34,14 @@ def expectation(evidence: Evidence) -> Iterator[str]:
     )
     if study.replaced:
         yield f"Not from that file, but from flags: {'; '.join(f'{k} {v}' for k, v in study.replaced.items())}."
-    if found := evidence.run.info.found:
-        yield (
-            f"{found} of {plural(len(evidence.run.info.cells), 'trained model')} were there before this run, trained "
-            "for another."
-        )
+    parts = evidence.run.parts_of
+    for run in parts or (evidence.run,):
+        if found := run.info.found:
+            of, this = (f" of {run.folder.path}", "that") if parts else ("", "this")
+            yield (
+                f"{found} of {plural(len(run.info.cells), 'trained model')}{of} were there before {this} run, trained "
+                "for another."
+            )
 
 
 def margin(evidence: Evidence) -> str:

@@ -19,7 +19,7 @@ def heat_finding(evidence: Evidence, grid: Grid, sheet: Sheet) -> str:
             continue
         clean = number(evidence.at(system, regime, evidence.places[0]).value, metric)
         (most, high), (least, low) = ranked[0], ranked[-1]
-        told = f"{system}, trained {regime}, {clean} on clean text: "
+        told = f"{evidence.title(system)}, trained {regime}, {clean} on clean text: "
         same = f"a loss of {high} under {'each' if len(ranked) > 1 else most}."
         parts.append(
             told + (same if high == low else f"largest loss {high} under {most}, smallest {low} under {least}.")
@@ -65,8 +65,8 @@ def overview_finding(evidence: Evidence, names: tuple[str, ...], regime: str) ->
         ends.append(f"{label} {number(last.value, metric)} ({evidence.noise.where(name, rate)})")
     first = evidence.at(told, regime, evidence.places[0])
     return (
-        f"{metric.title} under heavier and heavier noise, a panel for each corruption. {told}, trained {regime}, "
-        f"starts from {number(first.value, metric)} on clean text and ends at: {', '.join(ends)}."
+        f"{metric.title} under heavier and heavier noise, a panel for each corruption. {evidence.title(told)}, trained "
+        f"{regime}, starts from {number(first.value, metric)} on clean text and ends at: {', '.join(ends)}."
     )
 
 
@@ -77,7 +77,7 @@ def transcript_finding(evidence: Evidence) -> str:
         told = evidence.trained(regime)[0]
         heard = [f"{p.label}: {level(evidence.at(told, regime, p), evidence.metric)}" for p in evidence.places
                  if p.rate == 0 or p.corruption in evidence.transcripts]  # fmt: skip
-        parts.append(f"{told}, trained {regime}: {'; '.join(heard)}.")
+        parts.append(f"{evidence.title(told)}, trained {regime}: {'; '.join(heard)}.")
     return f"{evidence.metric.title} on what real recognisers heard. {' '.join(parts)}"
 
 
@@ -86,5 +86,5 @@ def training_finding(evidence: Evidence) -> str:
     parts = []
     for regime, system in evidence.rows():
         epochs = [c.best_epoch for c in evidence.cells(system, regime)]
-        parts.append(f"{system} trained {regime}, epoch {np.mean(epochs):.1f}")
+        parts.append(f"{evidence.title(system)} trained {regime}, epoch {np.mean(epochs):.1f}")
     return f"Validation loss by epoch. Mean chosen epoch: {'; '.join(parts)}."

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from dual_bench.confidence import ECE
 from dual_bench.report import matrix
+from dual_bench.report.answers import places
 from dual_bench.report.evidence import LEVEL, MATCHED, Evidence
 from dual_bench.report.noise import UNREACHED, in_families, known, shares
 from dual_bench.report.numbers import fixed, listing, number, percent, plural
+from dual_bench.report.unfinished import find_system
 from dual_bench.stats.contrasts import ALPHA
 
 
@@ -68,22 +70,28 @@ def _training(evidence: Evidence) -> str:
     encoders = "; ".join(f"{modality}: {name}" for modality, name in evidence.run.info.encoders.items())
     trained = {regime: evidence.trained(regime) for regime in evidence.regimes}
     alike = len(set(trained.values())) == 1
-    models = ", ".join(evidence.systems)
     regimes = [
-        _regime(evidence, regime) + ("" if alike else f", of which there are {', '.join(trained[regime])}")
+        _regime(evidence, regime) + ("" if alike else f", of which there are {_models(evidence, trained[regime])}")
         for regime in evidence.regimes
     ]
     planned = "" if done == int(plan["seeds"]) else f" (planned: {int(plan['seeds'])})"
-    alone = [r for r in evidence.regimes if evidence.reference and evidence.reference not in trained[r]]
-    lone = (
-        f" Trained {listing(alone)} there is no {evidence.reference}, and nothing is compared with it." if alone else ""
-    )
+    missing = [spec for spec in plan["models"] if find_system(spec, evidence.systems) is None]
+    missing += [f"the regime {regime}" for regime in plan["regimes"] if regime not in trained]
+    absent = f" Planned, but without a finished model: {listing(missing)}." if missing else ""
     return (
-        f"Models: {models}. {'Each is' if alike else 'They are'} trained with {plural(done, 'seed')}{planned} in the "
-        f"{'regime' if len(regimes) == 1 else 'regimes'} {'; '.join(regimes)}.{lone} The epoch is chosen on the "
+        f"Models: {_models(evidence, evidence.systems)}. "
+        f"{'Each is' if alike else 'They are'} trained with {plural(done, 'seed')}{planned} in the "
+        f"{'regime' if len(regimes) == 1 else 'regimes'} {'; '.join(regimes)}.{absent} The epoch is chosen on the "
         "validation part, whose words suffer what those of the training part suffer. A model that reads no words is "
         f"the same in the regimes clean, mixed and matched. Frozen encoders: {encoders or 'none'}."
     )
+
+
+def _models(evidence: Evidence, systems: Sequence[str]) -> str:
+    """The names that people read, each with the model and its settings where these are another."""
+    titles = {system: evidence.title(system) for system in systems}
+    names = [title if title == system else f"{title} ({system})" for system, title in titles.items()]
+    return ("; " if any("," in name for name in names) else ", ").join(names)
 
 
 def _regime(evidence: Evidence, regime: str) -> str:
@@ -238,9 +246,9 @@ def _statistics(evidence: Evidence) -> str:
         "from an analysis of variance over seeds, draws and clusters. They cover what "
         f"would change with other training seeds{'' if lone else ', other noise draws'} and other test clusters; they "
         f"do not cover {'other noise draws (there is one), ' if lone else ''}another training sample, another corpus, "
-        "or another "
-        "choice of settings. Intervals of curves are pointwise. Comparisons are two-sided "
-        "t tests, with their intervals, on that standard error of the paired difference, corrected by "
+        "or another choice of settings. Every interval is by itself, not corrected for their number; those of curves "
+        "are pointwise. Comparisons are two-sided t tests, with their intervals, on that standard error of the paired "
+        "difference, corrected by "
         f"Holm's method{_family(evidence)}; a verdict needs an adjusted p below {ALPHA:g}. The detectable difference "
         "is what the design would see with power 0.8 before correction. How often such intervals hold the truth, and "
         "such tests reject a true null, was simulated: reports/reference/coverage.md in the repository of dual-bench."
@@ -258,9 +266,12 @@ def _others(evidence: Evidence) -> Iterator[str]:
         )
     if evidence.heaviest and not evidence.study:
         yield (
-            "That a system is worse under the heaviest noise than on clean text is a paired t test, corrected by "
-            "Holm's method over all systems and regimes."
+            "That a system is better or worse under the heaviest noise than on clean text is a paired t test, "
+            "corrected by Holm's method over all systems and regimes."
         )
+    alone = [r for r in evidence.regimes if evidence.reference and evidence.reference not in evidence.trained(r)]
+    if alone and not evidence.study:
+        yield f"Trained {listing(alone)} there is no {evidence.reference}, and nothing is compared with it."
     if evidence.heaviest:
         yield "Intervals of retention, a ratio, are Fieller's."
     if evidence.dependence:
@@ -268,8 +279,19 @@ def _others(evidence: Evidence) -> Iterator[str]:
             "What a modality is worth is its exact Shapley value over all sets of modalities, the others absent, or "
             "exchanged for those of another utterance; its intervals are not corrected for their number."
         )
+    if any(d.measure == "emap gap" for d in evidence.dependence):
+        yield (
+            "The EMAP gap is what is lost where the scores of a model are replaced by their projection on sums of a "
+            "part of the words and a part of voice and face."
+        )
     if ECE.name in evidence.ends:
         yield f"Calibration: {ECE.definition}."
+    if set(evidence.regimes) - {MATCHED} and not evidence.answers.empty and len(places(evidence)) > 1:
+        yield (
+            "The sentences are picked by rule: of each corruption under the middle and the largest rate, in the first "
+            "noise draw, evenly from conditions and regimes, the utterances at which most systems change their answer "
+            "first, then by id."
+        )
 
 
 def _family(evidence: Evidence) -> str:

@@ -129,7 +129,7 @@ def of_run(
         headlines=headlines(evidence),
         explorer=_explorer(evidence) if interactive else None,
         flips=flips,
-        methods=(*methods(evidence), *([f"The sentences shown: {flips.rule}"] if flips and flips.rows else [])),
+        methods=methods(evidence),
         provenance=rendered_by([info]) if info.source else _provenance(evidence.run),
         plan="" if info.source else _plans(evidence.run),
         command="\n".join(dict.fromkeys(one.provenance.command for one in infos(evidence.run))),

@@ -105,7 +105,7 @@ def extremes(evidence: Evidence, system: str, regime: str) -> Iterator[str]:
     marked = missed & {ranked[0][0], ranked[-1][0]}
     yield (
         f"Of {len(ranked)} corruptions at {grid.heading(grid.last)} the one with the largest measured loss of {system} "
-        f"is {most}; that with the smallest is {least}."
+        f"is {most}; that with the smallest is {least}, by intervals that are not corrected."
         f"{f' ({UNREACHED}: does not reach the target word error rate.)' if marked else ''}"
     )
 
@@ -156,19 +156,22 @@ def ceiling_share(evidence: Evidence, system: str, regime: str, clean: Place) ->
 def losing(evidence: Evidence, system: str, regime: str, place: Place) -> str:
     """What one system loses between clean text and the heaviest noise."""
     loss, metric = evidence.loss(system, regime, place), evidence.metric
+    shown, _ = _shown_to_change(evidence, place)
     return (
         f"With {place.label}, the {noun(metric)} of {system} is {level(evidence.at(system, regime, place), metric)}: "
-        f"{change(loss, metric)}."
+        f"{change(loss, metric, (regime, system) in shown)}."
     )
 
 
-def change(loss: Estimate, metric: Metric) -> str:
-    """A loss in words; one whose interval holds 0 is not called a loss."""
+def change(loss: Estimate, metric: Metric, shown: bool = True) -> str:
+    """A loss in words; one whose interval holds 0, or that is not ``shown`` after correction, is not called a loss."""
     text = gap(loss.value, loss.interval, metric)
     if np.isnan(loss.interval.low):
         return f"a measured loss of {text}, which shows nothing by itself"
     if loss.value == loss.interval.low == loss.interval.high == 0:
         return "no change at all"
+    if not shown:
+        return f"a measured loss of {text}, which after correction cannot be told from none"
     if loss.interval.low > 0:
         return f"a loss of {text}"
     if loss.interval.high < 0:
@@ -235,12 +238,12 @@ def _elsewhere(evidence: Evidence) -> Iterator[str]:
     told = [c for place in evidence.poles for r in evidence.regimes for c in _with_reference(evidence, r, place)]
     rest = [c for c in evidence.contrasts if c not in told]
     lost = [c for c in rest if c.verdict == "worse"]
-    won = sum(c.verdict == "better" for c in rest)
+    won = plural(sum(c.verdict == "better" for c in rest), "comparison")
     if lost:
         said = listing([f"{c.right} (trained {c.regime}, {evidence.noise.quantity(c.quantity)})" for c in lost])
-        yield f"Under other quantities {evidence.reference} is worse than {said}, and better in {won} comparisons."
-    elif won:
-        yield f"Under other quantities {evidence.reference} is better in {won} comparisons and worse in none."
+        yield f"Under other quantities {evidence.reference} is worse than {said}, and better in {won}."
+    elif any(c.verdict == "better" for c in rest):
+        yield f"Under other quantities {evidence.reference} is better in {won} and worse in none."
 
 
 def _shown_to_change(evidence: Evidence, place: Place) -> tuple[set[tuple[str, str]], int]:
@@ -334,7 +337,7 @@ def open_questions(evidence: Evidence) -> Iterator[str]:
             if told:
                 more = f"; and {len(told) - NAMED} more" if len(told) > NAMED else ""
                 yield (
-                    f"With {place.label}, trained {regime}, a loss cannot be told from none: "
+                    f"With {place.label}, trained {regime}, a loss cannot be told from none after correction: "
                     f"{'; '.join(told[:NAMED])}{more}."
                 )
 
