@@ -101,8 +101,9 @@ def test_in_html_text_makes_no_element_and_comes_back(report: Report) -> None:
 
 
 def test_figures_are_well_formed(report: Report) -> None:
-    for figure in (report.latex / "figures").glob("*.svg"):
-        ElementTree.parse(figure)
+    figures = list((report.latex / "figures").glob("*.svg"))
+    assert len(figures) > 4
+    assert {ElementTree.parse(figure).getroot().tag.rpartition("}")[2] for figure in figures} == {"svg"}
 
 
 # --------------------------------------------------------------------------------------------- Markdown
@@ -152,7 +153,7 @@ def is_formula(text: str) -> bool:
 
 
 def test_latex_typesets(report: Report) -> None:
-    typeset(report.latex)
+    assert "Output written on report.pdf" in typeset(report.latex)
 
 
 def test_no_text_is_a_command_of_latex(report: Report) -> None:

@@ -18,7 +18,7 @@ from dual_bench.report.matrix import order
 from dual_bench.report.noise import Place
 from dual_bench.report.numbers import fixed, listing
 from dual_bench.report.table import Table
-from dual_bench.stats.frame import system_name
+from dual_bench.stats.frame import numbered, system_name
 from dual_bench.types import FloatArray, IntArray
 
 MOST_SHOWN = 8
@@ -42,13 +42,10 @@ def counted(evidence: Evidence) -> Counts:
     classes = scores.shape[1]
     answer = scores.to_numpy().argmax(axis=1)
     cell = rows["truth"].to_numpy().astype(int) * classes + answer
-    seeds = rows["seed"].isin(evidence.cube.seeds).to_numpy()
-    who = ["model", "variant", "regime"]
-    code = rows.groupby(who, sort=False, observed=True).ngroup().to_numpy()
-    names = rows[who].iloc[np.unique(code, return_index=True)[1]].astype(str).to_numpy()
+    code, names = numbered(rows, ["model", "variant", "regime"])
     found = {}
     for place in evidence.poles:
-        there = seeds & (rows["corruption"] == place.corruption).to_numpy() & (rows["rate"] == place.rate).to_numpy()
+        there = (rows["corruption"] == place.corruption).to_numpy() & (rows["rate"] == place.rate).to_numpy()
         every = np.bincount(code[there] * classes**2 + cell[there], minlength=len(names) * classes**2)
         for (model, variant, regime), counts in zip(names, every.reshape(-1, classes, classes), strict=True):
             found[regime, system_name(model, variant), place] = counts

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 from pylatexenc.latexencode import (
     RULE_DICT,
@@ -25,6 +25,7 @@ from pylatexenc.latexencode import (
 )
 
 from dual_bench.report.canvas import Picture
+from dual_bench.report.page import environment
 from dual_bench.report.sentences import Passage
 from dual_bench.report.table import Table, is_numeric
 from dual_bench.report.text import shortened
@@ -243,12 +244,7 @@ def document(
 
 def _environment() -> Environment:
     """Templates with signs that LaTeX has no use for: ``(* *)`` and ``(( ))``."""
-    return Environment(
-        loader=PackageLoader("dual_bench.report"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    return environment(
         block_start_string="(*",
         block_end_string="*)",
         variable_start_string="((",

@@ -42,13 +42,13 @@ MATRIX, CONFUSION, RELIABILITY = "matrix", "confusion", "reliability"
 
 def html(context: Mapping[str, Any]) -> str:
     """``index.html``: whole in itself, no request to anywhere, figures inline, and readable without its script."""
-    environment = _environment(autoescape=True, finalize=_html_value)
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters |= {"inline": inline, "numeric": is_numeric, "marked": marked, "voices": voices}
-    environment.filters |= {"row_headers": row_headers}
-    environment.filters |= {"numbered": lambda names: list(enumerate(names)), "places": places}
-    environment.filters |= {"paired": lambda names: [(name, name) for name in names]}
-    return environment.get_template("index.html.j2").render(context)
+    made = environment(autoescape=True, finalize=_html_value)
+    made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    made.filters |= {"inline": inline, "numeric": is_numeric, "marked": marked, "voices": voices}
+    made.filters |= {"row_headers": row_headers}
+    made.filters |= {"numbered": lambda names: list(enumerate(names)), "places": places}
+    made.filters |= {"paired": lambda names: [(name, name) for name in names]}
+    return made.get_template("index.html.j2").render(context)
 
 
 def markdown(context: Mapping[str, Any]) -> str:
@@ -62,12 +62,13 @@ def methods_markdown(context: Mapping[str, Any]) -> str:
 
 
 def _markdown(template: str, context: Mapping[str, Any]) -> str:
-    environment = _environment(finalize=_markdown_value)
-    environment.filters |= {"pipes": pipes, "fenced": fenced}
-    return environment.get_template(template).render(context)
+    made = environment(finalize=_markdown_value)
+    made.filters |= {"pipes": pipes, "fenced": fenced}
+    return made.get_template(template).render(context)
 
 
-def _environment(**settings: Any) -> Environment:
+def environment(**settings: Any) -> Environment:
+    """Where templates are found, and what is the same for all of them."""
     return Environment(
         loader=PackageLoader("dual_bench.report"),
         undefined=StrictUndefined,

@@ -18,7 +18,7 @@ from dual_bench.report.canvas import COLOURS, MUTED
 from dual_bench.report.evidence import Evidence
 from dual_bench.report.noise import Place
 from dual_bench.report.numbers import fixed, plural
-from dual_bench.stats.frame import system_name
+from dual_bench.stats.frame import numbered, system_name
 from dual_bench.types import FloatArray
 
 FEWEST = 10
@@ -58,13 +58,11 @@ def binned(evidence: Evidence) -> Binned:
     scores = rows.filter(like="score_").to_numpy()
     sure = np.minimum(scores.max(axis=1).astype(float), 1)
     hit = scores.argmax(axis=1) == rows["truth"].to_numpy()
-    which, seeds = bin_of(sure), rows["seed"].isin(evidence.cube.seeds).to_numpy()
-    who = ["model", "variant", "regime"]
-    code = rows.groupby(who, sort=False, observed=True).ngroup().to_numpy()
-    names = rows[who].iloc[np.unique(code, return_index=True)[1]].astype(str).to_numpy()
+    which = bin_of(sure)
+    code, names = numbered(rows, ["model", "variant", "regime"])
     found = {}
     for place in evidence.poles:
-        there = seeds & (rows["corruption"] == place.corruption).to_numpy() & (rows["rate"] == place.rate).to_numpy()
+        there = (rows["corruption"] == place.corruption).to_numpy() & (rows["rate"] == place.rate).to_numpy()
         cell = code[there] * BINS + which[there]
         sums = [
             np.bincount(cell, weights, len(names) * BINS).reshape(-1, BINS)
