@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from dual_bench import training
 from dual_bench.certificate import Certificate, certify
 from dual_bench.features.text import MiniLM
-from dual_bench.models.spec import ModelSpec, parameter_count
+from dual_bench.models.spec import ModelSpec, modalities_of, parameter_count
 from dual_bench.probe import Probe, probe
 from dual_bench.training import Examples, Inputs, Queries
 from dual_bench.types import Task
@@ -74,10 +74,9 @@ def work(job: Job) -> Outcome:
     """Train one model and ask it everything."""
     with training.exact_repeats(job.device, THREADS):
         module = training.build(job.spec, job.settings, job.inputs.widths, job.task, *job.stream).to(job.device)
-        resident = training.Resident(job.inputs, job.train.rows, module.modalities, job.device)  # type: ignore[arg-type]
-        fit = training.fit(
-            module, resident, job.train, job.validation, job.task, job.training, *job.stream, absent=job.absent
-        )
+        resident = training.Resident(job.inputs, job.train.rows, modalities_of(module), job.device)
+        own = training.settings_for(job.settings, job.training)
+        fit = training.fit(module, resident, job.train, job.validation, job.task, own, *job.stream, absent=job.absent)
         began = time.perf_counter()
         scores = training.predict(module, resident, job.task, job.queries)
         worst = None if job.attack is None else attack(module, resident, job.task, job.attack, _encoder(job.device))

@@ -336,7 +336,7 @@ def cells(
                 for fold in range(len(corpus.folds)):
                     own = {
                         "model": variant.model,
-                        "settings": variant.settings.model_dump(mode="json"),
+                        "settings": variant.settings.model_dump(mode="json", exclude_none=True),
                         "regimen": regimen,
                         "seed": seed,
                         "fold": corpus.folds[fold].name,

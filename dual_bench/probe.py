@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 
 from dual_bench.seeding import generator
-from dual_bench.training import Resident, autocast, chunks, scores_of, without
+from dual_bench.training import Resident, answer, autocast, chunks, scores_of, without
 from dual_bench.types import (
     ABSENT_PREFIX,
     ADDITIVE,
@@ -148,7 +148,7 @@ def _logits(module: Any, resident: Resident, asked: IntArray) -> NDArray[np.floa
                 state = states[torch.from_numpy(where.ravel()[piece]).to(resident.device)]
                 parts.append(module.decode(state, *_text(resident, triples[2, piece])))
         else:
-            parts = [module(_batch(resident, triples[:, piece])).logits for piece in chunks(triples.shape[1])]
+            parts = [answer(module, _batch(resident, triples[:, piece])).logits for piece in chunks(triples.shape[1])]
     return torch.cat(parts).float().cpu().numpy()[which.ravel()]
 
 

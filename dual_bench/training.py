@@ -29,6 +29,7 @@ from dual_bench.types import (
     Batch,
     DualBenchError,
     IntArray,
+    Lesson,
     Modality,
     Output,
     Ragged,
@@ -139,6 +140,12 @@ def exact_repeats(device: str, threads: int) -> Iterator[None]:
         torch.set_num_threads(before[1])
 
 
+def settings_for(model: BaseModel, shared: TrainingSettings) -> TrainingSettings:
+    """The settings of training, with those in their place that a model brings for itself."""
+    own = {name: getattr(model, name) for name in ("learning_rate", "weight_decay")}
+    return shared.model_copy(update={name: value for name, value in own.items() if value is not None})
+
+
 class Resident:
     """The inputs on the device, voice and face standardised by the training part; batches are gathered from it."""
 
@@ -165,7 +172,7 @@ class Resident:
 
         ``faces`` are the rows whose faces are seen, by default those whose voices are heard.
         """
-        found: dict[str, Tensor] = {}
+        found: dict[str, Any] = {}
         chosen = {"audio": rows, "vision": rows if faces is None else faces, "text": texts}
         for modality in MODALITIES:
             padded, mask = self._gather(modality, torch.from_numpy(chosen[modality]).to(self.device))
@@ -233,11 +240,12 @@ def fit(
     loss_of = partial(
         _losses, module, resident, task, class_weights=_class_weights(task, train, settings, resident.device)
     )
+    everyone = torch.from_numpy(train.targets).float().to(resident.device)
     best, best_epoch, history = {}, 0, []
     with torch_stream("dropout", *stream):
         for epoch in range(1, settings.epochs + 1):
             rng = generator("batches", epoch, *stream)
-            parts = _train_epoch(module, optimiser, train, settings, rng, loss_of, absent)
+            parts = _train_epoch(module, optimiser, train, settings, rng, loss_of, absent, everyone, epoch)
             parts["validation"] = _validate(module, validation, loss_of, absent, settings, *stream)
             history.append(parts)
             if best_epoch == 0 or parts["validation"] < history[best_epoch - 1]["validation"]:
@@ -256,6 +264,8 @@ def _train_epoch(
     rng: np.random.Generator,
     loss_of: Any,
     absent: float,
+    everyone: Tensor,
+    epoch: int,
 ) -> dict[str, float]:
     """One pass over the training part; the mean of each part of the loss."""
     module.train()
@@ -265,7 +275,9 @@ def _train_epoch(
     for start in range(0, len(order), settings.batch_size):
         chosen = order[start : start + settings.batch_size]
         read = (train.rows[chosen], train.texts[variant[chosen], chosen], train.targets[chosen])
-        parts = loss_of(*read, rng=rng, absent=absent)
+        places = torch.from_numpy(chosen).to(everyone.device)
+        lesson = Lesson(everyone[places], everyone, places, epoch)
+        parts = loss_of(*read, rng=rng, absent=absent, lesson=lesson)
         optimiser.zero_grad(set_to_none=True)
         parts["total"].backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
@@ -304,13 +316,14 @@ def _losses(
     class_weights: Tensor | None,
     rng: np.random.Generator,
     absent: float,
+    lesson: Lesson | None = None,
 ) -> Mapping[str, Tensor]:
     """Each part of the loss by name, and their weighted ``total``."""
-    batch = resident.batch(rows, texts)
+    batch = replace(resident.batch(rows, texts), lesson=lesson)
     if absent:
         batch = without(batch, drawn_absent(rng, len(rows), resident.reads, absent))
     with autocast(resident.device):
-        output: Output = module(batch)
+        output = answer(module, batch)
     parts = {"task": task_loss(task, output.logits, torch.from_numpy(targets).to(resident.device), class_weights)}
     parts |= {name: value for name, (_, value) in output.auxiliary.items()}
     weighted = [weight * value for weight, value in output.auxiliary.values()]
@@ -366,12 +379,18 @@ def predict(module: Any, resident: Resident, task: Task, queries: Queries) -> ND
     for chosen in chunks(len(queries.rows)):
         with autocast(resident.device):
             if states is None:
-                logits = module(resident.batch(queries.rows[chosen], queries.texts[chosen])).logits
+                logits = answer(module, resident.batch(queries.rows[chosen], queries.texts[chosen])).logits
             else:
                 state = states[torch.from_numpy(which[chosen]).to(resident.device)]
                 logits = module.decode(state, *resident.text(queries.texts[chosen]))
         scores[chosen] = scores_of(task, logits).cpu().numpy()
     return scores
+
+
+def answer(module: Any, batch: Batch) -> Output:
+    """What a model makes of a batch, also where its ``forward`` gives bare logits."""
+    found: Output | Tensor = module(batch)
+    return Output(found) if isinstance(found, Tensor) else found
 
 
 def scores_of(task: Task, logits: Tensor) -> Tensor:

@@ -313,10 +313,22 @@ class Corruption:
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """What training alone knows of a batch: the ``targets`` (B,) of its rows; the targets of all n training utterances,
+    ``everyone`` (n,), and which of them each row is, ``places`` (B,); and the ``epoch``, from 1."""
+
+    targets: torch.Tensor
+    everyone: torch.Tensor
+    places: torch.Tensor
+    epoch: int
+
+
+@dataclass(frozen=True)
 class Batch:
     """Padded sequences: ``audio`` (B, Ta, da), ``vision`` (B, Tv, dv), ``text`` (B, Tt, dt).
 
-    Each mask (B, T) is true where a step is valid. A sequence may have no valid step; every T is at least 1.
+    Each mask (B, T) is true where a step is valid; valid steps come first. A sequence may have no valid step; every T
+    is at least 1. ``lesson`` is there in training, and never in validation or test.
     """
 
     audio: torch.Tensor
@@ -325,6 +337,7 @@ class Batch:
     vision_mask: torch.Tensor
     text: torch.Tensor
     text_mask: torch.Tensor
+    lesson: Lesson | None = None
 
 
 @dataclass(frozen=True)
@@ -338,7 +351,8 @@ class Output:
 class Model(Protocol):
     """What training and prediction ask of a module.
 
-    ``modalities`` are those it reads. A model whose text enters late may say ``text_enters_late = True`` and offer
+    ``modalities`` are those it reads; all three, where it does not say. In place of an ``Output``, ``forward`` may give
+    bare logits (B, K). A model whose text enters late may say ``text_enters_late = True`` and offer
     ``trunk(batch) -> state`` (a tensor with B rows) and ``decode(state, text, text_mask) -> logits``, with ``forward``
     exactly ``decode(trunk)``; a grid of text conditions then pays for the trunk once. It may further offer
     ``certify(state) -> (logits, radius)``, the logits (B, K) without text and how far any text can move each of them,

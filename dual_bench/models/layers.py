@@ -13,10 +13,22 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 
+class Tried:
+    """The values of a setting that ``dual-bench tune`` tries, smallest first; stands in the setting's annotation."""
+
+    def __init__(self, *values: bool | int | float | str) -> None:
+        self.values = values
+
+
 class ModelSettings(BaseModel):
     """Base of every model's settings: unknown keys are refused, values never change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: Annotated[float, Field(gt=0), Tried(3e-4, 1e-3, 3e-3)] | None = None
+    """Of this model alone; None: that of the plan."""
+    weight_decay: Annotated[float, Field(ge=0), Tried(1e-3, 1e-2, 1e-1)] | None = None
+    """Likewise."""
 
 
 class AttentionSettings(ModelSettings):
@@ -51,6 +63,31 @@ def masked_mean(sequence: Tensor, mask: Tensor) -> Tensor:
     """Mean over the valid steps, (B, T, d) -> (B, d); zeros where there is none."""
     total = sequence.masked_fill(~mask[:, :, None], 0.0).sum(dim=1)
     return total / mask.sum(dim=1, keepdim=True).clamp_min(1)
+
+
+def some_step(sequence: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The sequence (B, T, d) with zeros in the place of invalid steps, and its mask (B, T) with the first step valid
+    where none was: what is absent reads as one step of zeros, as in benchmarks that null what is missing."""
+    first = torch.zeros_like(mask)
+    first[:, 0] = ~mask.any(dim=1)
+    return sequence.masked_fill(~mask[:, :, None], 0.0), mask | first
+
+
+def holes(mask: Tensor, rates: Tensor) -> Tensor:
+    """Which valid steps go missing (B, T), each with the probability ``rates`` (B,) of its utterance, drawn from torch's
+    own generator: for models that train on sequences with holes."""
+    return mask & (torch.rand(mask.shape, device=mask.device) < rates[:, None])
+
+
+def lstm_states(lstm: nn.LSTM, sequence: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """States of a batch-first LSTM over the valid steps, which come first: at every step (B, T, directions h), zeros
+    where none is valid, and the last of each direction side by side (B, directions h). Each row needs a valid step."""
+    lengths = mask.sum(dim=1).cpu()
+    packed = nn.utils.rnn.pack_padded_sequence(sequence, lengths, batch_first=True, enforce_sorted=False)
+    states, (last, _) = lstm(packed)
+    unpacked, _ = nn.utils.rnn.pad_packed_sequence(states, batch_first=True, total_length=sequence.shape[1])
+    directions = 2 if lstm.bidirectional else 1
+    return unpacked, last[-directions:].transpose(0, 1).flatten(1)
 
 
 def positions(steps: int, width: int) -> Tensor:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from dual_bench.models.layers import ModelSettings
-from dual_bench.types import Modality, Task, Widths
+from dual_bench.types import MODALITIES, Modality, Task, Widths
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class ModelSpec:
 def always(modalities: frozenset[Modality], settings: ModelSettings) -> frozenset[Modality]:
     """``reads`` of a model that reads the same modalities whatever its settings; for ``functools.partial``."""
     return modalities
+
+
+def modalities_of(module: nn.Module) -> frozenset[Modality]:
+    """The modalities that a module reads: all of them, where it does not say."""
+    return cast("frozenset[Modality]", getattr(module, "modalities", frozenset(MODALITIES)))
 
 
 def parameter_count(module: nn.Module) -> int:
