@@ -180,6 +180,7 @@ MODELS = Catalog(
         "audio-only": Entry("dual_bench.models.unimodal:AUDIO_ONLY", "a transformer block over the voice"),
         "vision-only": Entry("dual_bench.models.unimodal:VISION_ONLY", "a transformer block over the face"),
         "audio-vision": Entry("dual_bench.models.unimodal:AUDIO_VISION", "voice and face, late fusion by an MLP"),
+        "constant": Entry("dual_bench.models.constant:SPEC", "the floor: reads nothing, says what is most frequent"),
         "concat": Entry("dual_bench.models.fusion:CONCAT", "pooled features of all three, an MLP"),
     },
 )

@@ -234,9 +234,7 @@ def fit(
     that an utterance goes without a modality (0 but in the regime ``modality-dropout``).
     """
     began = time.perf_counter()
-    optimiser = torch.optim.AdamW(
-        module.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=resident.device != "mps"
-    )
+    optimiser = _optimiser(module, settings, resident.device)
     loss_of = partial(
         _losses, module, resident, task, class_weights=_class_weights(task, train, settings, resident.device)
     )
@@ -256,9 +254,17 @@ def fit(
     return Fit(best_epoch, tuple(history), time.perf_counter() - began)
 
 
+def _optimiser(module: nn.Module, settings: TrainingSettings, device: str) -> torch.optim.Optimizer | None:
+    """AdamW over what descent can change; None of a model that has nothing to change."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    if not trained:
+        return None
+    return torch.optim.AdamW(trained, settings.learning_rate, weight_decay=settings.weight_decay, fused=device != "mps")
+
+
 def _train_epoch(
     module: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimiser: torch.optim.Optimizer | None,
     train: Examples,
     settings: TrainingSettings,
     rng: np.random.Generator,
@@ -278,10 +284,11 @@ def _train_epoch(
         places = torch.from_numpy(chosen).to(everyone.device)
         lesson = Lesson(everyone[places], everyone, places, epoch)
         parts = loss_of(*read, rng=rng, absent=absent, lesson=lesson)
-        optimiser.zero_grad(set_to_none=True)
-        parts["total"].backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
-        optimiser.step()
+        if optimiser is not None:
+            optimiser.zero_grad(set_to_none=True)
+            parts["total"].backward()
+            torch.nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
+            optimiser.step()
         for name, value in parts.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(chosen)
     means = {name: total / len(order) for name, total in sums.items()}

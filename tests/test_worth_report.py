@@ -84,6 +84,20 @@ def test_shapley_values_of_the_table_are_those_of_the_rows(folder: Path, reading
             assert row["low"].item() < value < row["high"].item()
 
 
+def test_the_field_says_of_each_system_what_the_other_tables_say(folder: Path) -> None:
+    field, kept, worth = (table(folder, name) for name in ("field", "retention", "dependency"))
+    assert field[["trained", "system"]].equals(kept[["trained", "system"]])
+    assert len(field) == 6
+    for column in ("clean_text", "area_word_drop", "retention_above_floor"):
+        for end in ("", "_low", "_high"):
+            pd.testing.assert_series_equal(field[column + end], kept[column + end])
+    shares = worth.query("measure == 'share' and modality == 'text' and reading == 'absent'")
+    expected = shares.set_index(["trained", "system"])["value"].loc[pd.MultiIndex.from_frame(kept.iloc[:, :2])]
+    assert np.allclose(field["share_of_words"], expected, equal_nan=True)
+    sizes = table(folder, "training")
+    assert field["parameters"].tolist() == sizes["parameters"].tolist()
+
+
 def test_excess_is_over_the_perfect_perceiver_of_the_run(folder: Path) -> None:
     """The made run knows the ceilings of four subsets only, which is no game: no excess, and no line for it."""
     found = table(folder, "dependency")

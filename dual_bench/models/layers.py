@@ -74,8 +74,8 @@ def some_step(sequence: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def holes(mask: Tensor, rates: Tensor) -> Tensor:
-    """Which valid steps go missing (B, T), each with the probability ``rates`` (B,) of its utterance, drawn from torch's
-    own generator: for models that train on sequences with holes."""
+    """Which valid steps go missing (B, T), each with the probability ``rates`` (B,) of its utterance, drawn from
+    torch's own generator: for models that train on sequences with holes."""
     return mask & (torch.rand(mask.shape, device=mask.device) < rates[:, None])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dual_bench.metrics import Metric
-from dual_bench.report import ablation_tables, classical, confidence, confusion, dependency, matrix, robustness
+from dual_bench.report import ablation_tables, classical, confidence, confusion, dependency, field, matrix, robustness
 from dual_bench.report.ablation_tables import certified, hypotheses, others
 from dual_bench.report.evidence import EVERYTHING, LEVEL, MATCHED, Evidence, metrics
 from dual_bench.report.noise import ALL_GONE, Place
@@ -29,7 +29,7 @@ from dual_bench.report.table import BEST, Table, columns, heading, none_as_nan, 
 from dual_bench.stats.curves import Estimate, key, retention
 
 NAMES = (
-    *("hypotheses", "conditions", "certified", "severity", "scores", "retention", "robustness"),
+    *("hypotheses", "conditions", "certified", "severity", "field", "scores", "retention", "robustness"),
     *("ranks", "friedman", "pairs", "blocks"),
     *("comparisons", "pairwise", "classical", "variance", "dependency", "confidence", "confusion", "noise", "training"),
     *("ceilings", "curves", "sentences"),
@@ -43,7 +43,7 @@ MOST_WHOLE = 4
 def tables(evidence: Evidence) -> tuple[Table, ...]:
     """All tables of a report, in its order."""
     made = (
-        *(hypotheses, others, certified, severity, scores, retained, robustness.table, comparisons),
+        *(hypotheses, others, certified, severity, field.table, scores, retained, robustness.table, comparisons),
         *(matrix.table, classical.table),
         *(robustness.variance, dependency.table, confidence.table, confusion.table, noise, training, ceilings, curves),
     )
