@@ -181,7 +181,14 @@ MODELS = Catalog(
         "vision-only": Entry("dual_bench.models.unimodal:VISION_ONLY", "a transformer block over the face"),
         "audio-vision": Entry("dual_bench.models.unimodal:AUDIO_VISION", "voice and face, late fusion by an MLP"),
         "constant": Entry("dual_bench.models.constant:SPEC", "the floor: reads nothing, says what is most frequent"),
+        "audio-text": Entry("dual_bench.models.unimodal:AUDIO_TEXT", "voice and words, late fusion by an MLP"),
+        "vision-text": Entry("dual_bench.models.unimodal:VISION_TEXT", "face and words, late fusion by an MLP"),
+        "linear": Entry("dual_bench.models.linear:SPEC", "pooled features, one linear layer"),
         "concat": Entry("dual_bench.models.fusion:CONCAT", "pooled features of all three, an MLP"),
+        "ef-lstm": Entry("dual_bench.models.ef_lstm:SPEC", "an LSTM that reads all three at every step"),
+        "lf-dnn": Entry("dual_bench.models.lf_dnn:SPEC", "a deep network for each modality, joined late"),
+        "tfn": Entry("dual_bench.models.tfn:SPEC", "tensor fusion: every product of features of all three"),
+        "lmf": Entry("dual_bench.models.lmf:SPEC", "tensor fusion of low rank"),
     },
 )
 

@@ -1,4 +1,4 @@
-"""Baselines that read one modality, or voice and face: one transformer block for each, averaged, joined by an MLP.
+"""Baselines that read one modality, or two: one transformer block for each, averaged, joined by an MLP.
 
 Voice and face are put on the same clock as DUAL's (``time_grid``) with the same positions, so that what they lack
 against DUAL is the other modalities and DUAL's own parts, not the sense of time. Words come as [null; W F^t].
@@ -83,3 +83,5 @@ TEXT_ONLY = _spec("text-only", "text")
 AUDIO_ONLY = _spec("audio-only", "audio")
 VISION_ONLY = _spec("vision-only", "vision")
 AUDIO_VISION = _spec("audio-vision", "audio", "vision")
+AUDIO_TEXT = _spec("audio-text", "audio", "text")
+VISION_TEXT = _spec("vision-text", "vision", "text")
