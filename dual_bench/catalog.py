@@ -182,6 +182,9 @@ MODELS = Catalog(
         "audio-vision": Entry("dual_bench.models.unimodal:AUDIO_VISION", "voice and face, late fusion by an MLP"),
         "concat": Entry("dual_bench.models.fusion:CONCAT", "pooled features of all three, an MLP"),
         "mult": Entry("dual_bench.models.mult:SPEC", "each modality attends to each of the others (Tsai et al. 2019)"),
+        "misa": Entry(
+            "dual_bench.models.misa:SPEC", "what modalities share, and each one's own (Hazarika et al. 2020)"
+        ),
     },
 )
 
