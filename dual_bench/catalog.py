@@ -189,6 +189,10 @@ MODELS = Catalog(
         "lf-dnn": Entry("dual_bench.models.lf_dnn:SPEC", "a deep network for each modality, joined late"),
         "tfn": Entry("dual_bench.models.tfn:SPEC", "tensor fusion: every product of features of all three"),
         "lmf": Entry("dual_bench.models.lmf:SPEC", "tensor fusion of low rank"),
+        "mult": Entry("dual_bench.models.mult:SPEC", "each modality attends to each of the others (Tsai et al. 2019)"),
+        "misa": Entry(
+            "dual_bench.models.misa:SPEC", "what modalities share, and each one's own (Hazarika et al. 2020)"
+        ),
     },
 )
 
