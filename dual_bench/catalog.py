@@ -181,6 +181,7 @@ MODELS = Catalog(
         "vision-only": Entry("dual_bench.models.unimodal:VISION_ONLY", "a transformer block over the face"),
         "audio-vision": Entry("dual_bench.models.unimodal:AUDIO_VISION", "voice and face, late fusion by an MLP"),
         "concat": Entry("dual_bench.models.fusion:CONCAT", "pooled features of all three, an MLP"),
+        "self-mm": Entry("dual_bench.models.self_mm:SPEC", "unimodal tasks too, with labels it makes itself"),
     },
 )
 
