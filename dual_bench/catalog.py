@@ -193,6 +193,7 @@ MODELS = Catalog(
         "misa": Entry(
             "dual_bench.models.misa:SPEC", "what modalities share, and each one's own (Hazarika et al. 2020)"
         ),
+        "self-mm": Entry("dual_bench.models.self_mm:SPEC", "unimodal tasks too, with labels it makes itself"),
     },
 )
 
