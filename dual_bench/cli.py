@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dual_bench.plan import Plan
+    from dual_bench.prepare import Report
     from dual_bench.report.render import Rendered
-    from dual_bench.runner import Report
     from dual_bench.schema import StudyInfo
 
 app = typer.Typer(
@@ -70,6 +70,9 @@ Dependency = Annotated[
         help="Whether every model is also asked what it says with modalities taken away or exchanged.",
     ),
 ]
+Presets = Annotated[
+    str | None, typer.Option(help="Settings that `tune` chose: auto (those that come along), none, or a FILE of yours.")
+]
 MetricName = Annotated[str | None, typer.Option(help="The primary metric.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run and of its folder.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of results; by default reports/NAME-DIGEST.")]
@@ -95,6 +98,7 @@ def run(
     root_seed: RootSeed = None,
     dependency: Dependency = None,
     metric: MetricName = None,
+    presets: Presets = None,
     name: Name = None,
     out: Out = None,
     data: Data = Path("data"),
@@ -108,7 +112,7 @@ def run(
         given = _overrides(
             dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed, dependency
         )
-        named = {"models": _models(models), "metric": metric, "name": name}
+        named = {"models": _models(models), "metric": metric, "presets": presets, "name": name}
         given |= {key: value for key, value in named.items() if value is not None}
         if dataset is not None and metric is None:
             given["metric"] = ""  # the study's own may not suit this corpus
@@ -129,6 +133,7 @@ def ablate(
     root_seed: RootSeed = None,
     dependency: Dependency = None,
     metric: MetricName = None,
+    presets: Presets = None,
     margin: Annotated[
         float | None, typer.Option(help="The smallest difference that matters, in the unit of the metric.")
     ] = None,
@@ -148,11 +153,45 @@ def ablate(
         given = _overrides(
             dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed, dependency
         )
-        named = {"metric": metric, "margin": margin, "primary": _joined(primary), "name": name}
+        named = {"metric": metric, "margin": margin, "primary": _joined(primary), "presets": presets, "name": name}
         given |= {key: value for key, value in named.items() if value is not None}
         plan, record = read_study(study, given)
         screen.print(f"study: {record.where}", soft_wrap=True, highlight=False)
         _carry_out(plan, record, data, out, device, jobs)
+
+
+@app.command()
+def tune(
+    study: Annotated[str, typer.Argument(help="A study file, or the name of one that comes along.")] = "default",
+    dataset: Dataset = None,
+    models: Annotated[Many, _listed("Models, NAME or NAME:setting=value (which stays as it is), or 'all'")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Settings that each model may try, its default first.")] = 8,
+    regimes: Regimes = None,
+    corruptions: Corruptions = None,
+    rates: Rates = None,
+    severities: Severities = None,
+    epochs: Epochs = None,
+    root_seed: RootSeed = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The preset file; by default reports/tuning-CORPUS.toml, its trials beside it.")
+    ] = None,
+    data: Data = Path("data"),
+    device: Device = "auto",
+    jobs: Jobs = 0,
+) -> None:
+    """Choose the settings of every model on validation data, with as many trials for each, for --presets of a run."""
+    with _explained():
+        from dual_bench import tuning
+        from dual_bench.features.cache import default_folder
+        from dual_bench.plan import read_plan
+
+        given = _overrides(dataset, regimes, corruptions, rates, severities, None, None, epochs, root_seed, None)
+        given |= {"metric": ""} | ({} if models is None else {"models": _models(models)})
+        with _progress() as report:
+            found = tuning.tune(read_plan(study, given), trials, data, default_folder(), out, device, jobs, report)
+        screen.print(f"{found.trained} trials trained, {found.known} found finished.")
+        screen.print(_summary(found.summary()))
+        screen.print(f"presets: {found.file}", soft_wrap=True, highlight=False)
 
 
 def _overrides(

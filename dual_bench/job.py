@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
+from torch import nn
 
 from dual_bench import training
 from dual_bench.certificate import Certificate, certify
@@ -21,6 +22,9 @@ from dual_bench.worst import Attack, Found, attack
 
 THREADS = 1
 """Of each process, so that no number depends on how many processes there are."""
+
+
+_NOTHING = Queries(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,12 @@ class Job:
     inputs: Inputs
     train: Examples
     validation: Examples
-    queries: Queries
-    attack: Attack | None
-    probe: Probe | None
     absent: float
     """Probability that an utterance trains without a modality."""
     device: str
+    queries: Queries = _NOTHING
+    attack: Attack | None = None
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,19 @@ def _encoder(device: str) -> MiniLM:
     return MiniLM(device)
 
 
+def trained(job: Job) -> tuple[nn.Module, training.Resident, training.Fit]:
+    """Build a model and train it; asks nothing of the test part."""
+    module = training.build(job.spec, job.settings, job.inputs.widths, job.task, *job.stream).to(job.device)
+    resident = training.Resident(job.inputs, job.train.rows, modalities_of(module), job.device)
+    own = training.settings_for(job.settings, job.training)
+    fit = training.fit(module, resident, job.train, job.validation, job.task, own, *job.stream, absent=job.absent)
+    return module, resident, fit
+
+
 def work(job: Job) -> Outcome:
     """Train one model and ask it everything."""
     with training.exact_repeats(job.device, THREADS):
-        module = training.build(job.spec, job.settings, job.inputs.widths, job.task, *job.stream).to(job.device)
-        resident = training.Resident(job.inputs, job.train.rows, modalities_of(module), job.device)
-        own = training.settings_for(job.settings, job.training)
-        fit = training.fit(module, resident, job.train, job.validation, job.task, own, *job.stream, absent=job.absent)
+        module, resident, fit = trained(job)
         began = time.perf_counter()
         scores = training.predict(module, resident, job.task, job.queries)
         worst = None if job.attack is None else attack(module, resident, job.task, job.attack, _encoder(job.device))

@@ -31,6 +31,7 @@ from dual_bench.corruptions.noise import load
 from dual_bench.corruptions.recogniser import parsed_rate
 from dual_bench.metrics import Metric
 from dual_bench.models.spec import ModelSpec
+from dual_bench.preset import Preset, applied
 from dual_bench.schema import SeverityPoint, StudyInfo
 from dual_bench.stats.frame import system_name
 from dual_bench.study import find_study, is_ablation
@@ -81,6 +82,13 @@ class Design(BaseModel):
     metric: str = ""
     """The primary metric; by default accuracy or mae."""
     training: TrainingSettings = TrainingSettings()
+    presets: str = ""
+    """Settings that ``dual-bench tune`` chose: a preset file, ``auto`` for the one that comes along, or none."""
+
+    @field_validator("presets")
+    @classmethod
+    def _none(cls, value: str) -> str:
+        return "" if value == "none" else value
 
     @field_validator("severities")
     @classmethod
@@ -173,6 +181,16 @@ class Variant:
     def reads(self) -> frozenset[Modality]:
         return self.spec.reads(self.settings)
 
+    @property
+    def system(self) -> str:
+        """Its name in tables."""
+        return system_name(self.model, self.changed)
+
+    def tuned(self, preset: Preset | None, fold: str) -> BaseModel:
+        """The settings, with what a preset has for this fold where the plan sets none."""
+        chosen = preset.of(self.model, self.system).get(fold) if preset else None
+        return applied(self.settings, chosen.settings, f"presets of '{self.model}'") if chosen else self.settings
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -180,6 +198,8 @@ class Cell:
 
     digest: str
     variant: Variant
+    settings: BaseModel
+    """The variant's, with those of a preset for this fold."""
     regimen: Regimen
     seed: int
     fold: int
@@ -192,7 +212,7 @@ class Cell:
     @property
     def title(self) -> str:
         """What is trained, for people."""
-        return f"{system_name(self.variant.model, self.variant.changed)} {self.regimen.title} seed {self.seed}"
+        return f"{self.variant.system} {self.regimen.title} seed {self.seed}"
 
     @property
     def reads(self) -> Regimen:
@@ -315,7 +335,12 @@ def check(plan: Plan, corpus: Corpus) -> Plan:
 
 
 def cells(
-    plan: Plan, corpus: Corpus, conditions: Sequence[Condition], encoders: Mapping[str, str], device: str
+    plan: Plan,
+    corpus: Corpus,
+    conditions: Sequence[Condition],
+    encoders: Mapping[str, str],
+    device: str,
+    preset: Preset | None = None,
 ) -> tuple[Cell, ...]:
     """Every cell of the plan; seeds vary slowest, so that an unfinished run is balanced."""
     shared = {
@@ -329,23 +354,29 @@ def cells(
     asked = _asked(plan, conditions)
     about = {regimen: _facts(conditions, numbers, regimen) for regimen, numbers in asked.items()}
     found, compared = [], variants(plan)
+    tuned = {
+        (variant.changed, variant.model, fold.name): variant.tuned(preset, fold.name)
+        for variant in compared
+        for fold in corpus.folds
+    }
     for seed in range(plan.seeds):
         for variant in compared:
             for regimen, numbers in asked.items():
                 probed = plan.dependency and conditions[numbers[0]] == CLEAN
-                for fold in range(len(corpus.folds)):
+                for fold, name in enumerate(each.name for each in corpus.folds):
+                    settings = tuned[variant.changed, variant.model, name]
                     own = {
                         "model": variant.model,
-                        "settings": variant.settings.model_dump(mode="json", exclude_none=True),
+                        "settings": settings.model_dump(mode="json", exclude_none=True),
                         "regimen": regimen,
                         "seed": seed,
-                        "fold": corpus.folds[fold].name,
+                        "fold": name,
                         "probe": plan.draws if probed else None,
                     }
                     if source := MODELS.source(variant.model):
                         own["source"] = source
-                    digest = _digest(shared | own | about[regimen])
-                    found.append(Cell(digest, variant, regimen, seed, fold, numbers, probed))
+                    digest = digest_of(shared | own | about[regimen])
+                    found.append(Cell(digest, variant, settings, regimen, seed, fold, numbers, probed))
     return tuple(found)
 
 
@@ -379,11 +410,17 @@ def _facts(conditions: Sequence[Condition], numbers: Sequence[int], regimen: Reg
     }
 
 
-def plan_digest(plan: Plan, wanted: Sequence[Cell], study: StudyInfo | None = None) -> str:
+def plan_digest(
+    plan: Plan, wanted: Sequence[Cell], study: StudyInfo | None = None, preset: Preset | None = None
+) -> str:
     """Names the plan, what is asked of it, and all that its results depend on."""
-    asked = {} if study is None else {"study": study.model_dump(mode="json", exclude={"where"})}
-    return _digest({"plan": plan.model_dump(mode="json"), "cells": [cell.digest for cell in wanted]} | asked)
+    asked: dict[str, Any] = {} if study is None else {"study": study.model_dump(mode="json", exclude={"where"})}
+    if preset is not None:
+        asked["presets"] = preset.digest
+    fields = plan.model_dump(mode="json", exclude={"presets"})
+    return digest_of({"plan": fields, "cells": [cell.digest for cell in wanted]} | asked)
 
 
-def _digest(value: object) -> str:
+def digest_of(value: object) -> str:
+    """sha256 of a value as JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -13,26 +13,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from dual_bench import probe, provenance, schema, store, training
 from dual_bench.bounds import ceilings, floors
-from dual_bench.catalog import MODELS, did_you_mean
+from dual_bench.catalog import MODELS, format_settings
 from dual_bench.certificate import unmoved, worst_scores
-from dual_bench.features.audio import LogMel
-from dual_bench.features.cache import FeatureStore, content_key
-from dual_bench.features.text import MiniLM, sentence_distances
-from dual_bench.features.vision import FrameDCT
 from dual_bench.job import THREADS, Job, Outcome, work
-from dual_bench.plan import Cell, Plan, cells, check, depends_on_model, load_corpus, plan_digest, quantities, variants
+from dual_bench.plan import Cell, Plan
+from dual_bench.prepare import Encoded, Report, ask, encode_all, in_silence, training_job
 from dual_bench.processes import cores, executor_of
-from dual_bench.training import Examples, Inputs, Queries
-from dual_bench.types import ANY_TEXT, SPLITS, Condition, Corpus, Fold, IntArray, Modality, Ragged, UserError
-from dual_bench.words import Words, encode, scale_of, words_of
+from dual_bench.training import Queries
+from dual_bench.types import ANY_TEXT, SPLITS, Condition, Fold, IntArray
 from dual_bench.worst import Attack
-
-Report = Callable[[str, int, int, str], None]
-"""(stage, done, total, detail); total 0 where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -48,32 +40,10 @@ class RunResult:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A plan with its corpus, everything encoded; ``encoded`` items were encoded only now.
+class Prepared(Encoded):
+    """Everything encoded, and the folder that takes the results."""
 
-    The first of ``conditions`` have their texts in ``words``; those of the rest depend on the model. ``measured`` has
-    a row for each condition and tested utterance of ``words``.
-    """
-
-    plan: Plan
-    study: schema.StudyInfo | None
-    corpus: Corpus
-    device: str
-    encoders: dict[str, str]
-    wanted: tuple[Cell, ...]
-    digest: str
     folder: store.RunFolder
-    scale: tuple[schema.SeverityPoint, ...]
-    conditions: tuple[Condition, ...]
-    words: Words
-    measured: pd.DataFrame
-    inputs: Inputs
-    encoded: int
-
-    @property
-    def shared(self) -> tuple[Condition, ...]:
-        """The conditions under which every model reads the same words."""
-        return self.conditions[: len(self.words.test)]
 
 
 def run(
@@ -84,7 +54,7 @@ def run(
     out: Path | None = None,
     device: str = "auto",
     jobs: int = 0,
-    report: Report = lambda stage, done, total, detail: None,
+    report: Report = in_silence,
     study: schema.StudyInfo | None = None,
 ) -> RunResult:
     """Do what is still to do of ``plan``, in ``out`` or ``reports/<name>-<digest>``.
@@ -93,9 +63,11 @@ def run(
     finished for another run in ``reports`` are copied from there. ``jobs`` processes, 0 for one a core (one alone on
     an accelerator). UserError before anything is written, where plan, corpus, features or folder are at fault.
     """
-    ready = _prepare(plan, study, data, cache, reports, out, training.resolve_device(device), report)
+    asked = ask(plan, study, data, cache, training.resolve_device(device), report)
+    folder = store.RunFolder(out or reports / f"{plan.name}-{asked.digest[:8]}")
+    folder.claim(asked.digest)
+    ready = Prepared(**vars(encode_all(asked, cache, report)), folder=folder)
     jobs = jobs or (cores() if ready.device == "cpu" else 1)
-    folder = ready.folder
     missing = [cell for cell in ready.wanted if folder.finished(cell.digest) is None]
     done = len(ready.wanted) - len(missing)
     earlier = folder.info() if folder.run_file.exists() else None
@@ -142,52 +114,6 @@ def _borrow(ready: Prepared, missing: Sequence[Cell], reports: Path, environment
     ]
 
 
-def _prepare(
-    plan: Plan,
-    study: schema.StudyInfo | None,
-    data: Path,
-    cache: Path,
-    reports: Path,
-    out: Path | None,
-    device: str,
-    report: Report,
-) -> Prepared:
-    """Load, check and encode; nothing is written but the feature cache."""
-    report("corpus", 0, 0, plan.dataset)
-    corpus = load_corpus(plan.dataset, data)
-    plan = check(plan, corpus)
-    encoders: dict[Modality, LogMel | FrameDCT] = {"audio": LogMel(), "vision": FrameDCT()}
-    text_encoder = MiniLM(device)
-    raw = [m for m, signal in corpus.signals.items() if signal.kind != "features"]
-    names = {str(m): encoders[m].name for m in raw} | {"text": text_encoder.name}
-    scale = scale_of(plan, corpus, cache, lambda name: report("scale", 0, 0, f"severities of {name}"))
-    conditions = plan.conditions(corpus, scale)
-    wanted = cells(plan, corpus, conditions, names, device)
-    for name in study.primary if study else ():
-        if name not in (known := quantities(plan, conditions)):
-            raise UserError(f"nothing is measured that is called '{name}'{did_you_mean(name, known)}")
-    digest = plan_digest(plan, wanted, study)
-    folder = store.RunFolder(out or reports / f"{plan.name}-{digest[:8]}")
-    folder.claim(digest)
-
-    signals = {m: _encoded(corpus, m, encoders[m], cache, report) for m in encoders}
-    shared = [condition for condition in conditions if not depends_on_model(condition)]
-    regimens = dict.fromkeys(cell.reads for cell in wanted)
-    words = words_of(plan, corpus, shared, regimens, lambda done, total: report("noise", done, total, "noisy texts"))
-    detail = f"{len(words.readings)} distinct texts to MiniLM"
-    text, encoded_texts = encode(words, text_encoder, cache, lambda done, total: report("words", done, total, detail))
-    clean = np.tile(words.test[0, words.tested], len(shared))
-    cosine = sentence_distances(text, clean, words.test[:, words.tested].ravel())
-    inputs = Inputs(signals["audio"][0], signals["vision"][0], text)
-    for variant in variants(plan):  # settings that cannot be built are found before anything is written
-        training.build(variant.spec, variant.settings, inputs.widths, corpus.task, "check")
-    encoded = encoded_texts + sum(count for _, count in signals.values())
-    measured = words.table.assign(cosine=cosine)
-    return Prepared(
-        plan, study, corpus, device, names, wanted, digest, folder, scale, conditions, words, measured, inputs, encoded
-    )
-
-
 def _work_off(
     ready: Prepared, pending: Sequence[Cell], jobs: int, environment: schema.Provenance, report: Report
 ) -> None:
@@ -225,54 +151,18 @@ def _outcomes(
         yield group, future.result(), queries
 
 
-def _encoded(
-    corpus: Corpus, modality: Modality, encoder: LogMel | FrameDCT, cache: Path, report: Report
-) -> tuple[Ragged, int]:
-    """Features of one modality of every utterance, and how many were encoded now; without steps where absent."""
-    signal = corpus.signals.get(modality)
-    if signal is None:
-        zeros = np.zeros(len(corpus), np.int64)
-        return Ragged(np.empty((0, 1), np.float32), zeros, zeros), 0
-    if signal.kind == "features":
-        return Ragged.pack([np.asarray(item, np.float32) for item in signal.items]), 0
-    keys = [content_key(encoder.name, repr(signal.rate), item) for item in signal.items]
-
-    def encode(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        for count, position in enumerate(positions):
-            if count % 50 == 0:
-                report(modality, count, len(positions), encoder.name)
-            yield position, encoder(signal.items[position], signal.rate)
-
-    folder = cache / modality / content_key(encoder.name)[:16]
-    return FeatureStore(folder, encoder.width).ensure(keys, encode)
-
-
 def _job(ready: Prepared, group: Sequence[Cell]) -> Job:
     """What cells that share their training have to do together."""
-    plan, corpus, words = ready.plan, ready.corpus, ready.words
-    cell = group[0]
-    fold = corpus.folds[cell.fold]
+    words, cell = ready.words, group[0]
+    fold = ready.corpus.folds[cell.fold]
     asked = sorted({number for one in group for number in one.conditions})
     chosen = [number for number in asked if number >= len(words.test)]
-    return Job(
-        cell.variant.spec,
-        cell.variant.settings,
-        (plan.root_seed, cell.seed, fold.name),
-        corpus.task,
-        plan.training,
-        ready.inputs,
-        _examples(corpus, fold.train, words.training[cell.reads][cell.fold]),
-        _examples(corpus, fold.validation, words.validation[cell.reads][cell.fold]),
-        _queries(words.test[asked[: len(asked) - len(chosen)]][:, fold.test], fold.test),
-        _attack(ready, fold.test, [ready.conditions[number] for number in chosen]),
-        _probe(ready, fold) if any(one.probed for one in group) else None,
-        plan.training.modality_dropout if cell.reads.regime == "modality-dropout" else 0.0,
-        ready.device,
+    return replace(
+        training_job(ready, cell, ready.plan.root_seed, cell.seed, fold.name),
+        queries=_queries(words.test[asked[: len(asked) - len(chosen)]][:, fold.test], fold.test),
+        attack=_attack(ready, fold.test, [ready.conditions[number] for number in chosen]),
+        probe=_probe(ready, fold) if any(one.probed for one in group) else None,
     )
-
-
-def _examples(corpus: Corpus, rows: IntArray, texts: IntArray) -> Examples:
-    return Examples(rows, texts[:, rows], np.array([corpus.utterances[i].target for i in rows], np.float64))
 
 
 def _queries(texts: IntArray, rows: IntArray) -> Queries:
@@ -402,4 +292,31 @@ def _describe(ready: Prepared, environment: schema.Provenance) -> schema.RunInfo
         encoders=ready.encoders,
         provenance=environment,
         study=ready.study,
+        tuning=_tuning(ready),
+    )
+
+
+def _tuning(ready: Prepared) -> schema.TuningInfo | None:
+    """What is known of the presets that the models got."""
+    if ready.preset is None:
+        return None
+    asked = ready.preset.asked
+    systems: dict[str, dict[str, schema.TunedInfo]] = {}
+    settled = {(cell.variant.system, cell.fold): cell for cell in ready.wanted}
+    for (system, number), cell in settled.items():
+        fold = ready.corpus.folds[number].name
+        chosen = ready.preset.of(cell.variant.model, system).get(fold)
+        if chosen is None:
+            continue
+        own = {name: getattr(cell.settings, name) for name in chosen.settings}
+        taken = {name: value for name, value in own.items() if value != getattr(cell.variant.settings, name)}
+        systems.setdefault(system, {})[fold] = schema.TunedInfo(
+            spent=chosen.spent, settings=format_settings(taken), default=chosen.default, best=chosen.best
+        )
+    return schema.TuningInfo(
+        digest=ready.preset.digest,
+        trials=asked.trials,
+        regimes=asked.regimes,
+        training=dict(asked.training),
+        systems=systems,
     )

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 OLDEST_SCHEMA = 2
 """The first that can still be read: since then columns and fields were only added."""
 
@@ -177,6 +177,35 @@ class SourceInfo(_Record):
     """What a reader of the report should know of the file."""
 
 
+class TunedInfo(_Record):
+    """How the settings of one system were chosen in one fold."""
+
+    spent: int
+    """Distinct settings that were tried, the default among them; those of its model where a variant has none of its
+    own."""
+    settings: str
+    """Those that it got and that differ from its own: ``dropout=0.3,width=64``."""
+    default: float
+    """Validation loss of the default settings: the mean over the regimes of tuning."""
+    best: float
+    """The same of the settings chosen."""
+
+
+class TuningInfo(_Record):
+    """The preset that a run took settings from."""
+
+    digest: str
+    """Of what was asked in tuning, and of its trials."""
+    trials: int
+    """Distinct settings that each model might try in each fold."""
+    regimes: tuple[str, ...]
+    """In what models were trained to choose."""
+    training: dict[str, Any]
+    """How."""
+    systems: dict[str, dict[str, TunedInfo]]
+    """By system and fold; a system that is not here was not tuned."""
+
+
 class RunInfo(_Record):
     """``run.json``."""
 
@@ -198,6 +227,8 @@ class RunInfo(_Record):
     """What an ablation asks; None of a comparison of models."""
     source: SourceInfo | None = None
     """Where the predictions were read from, if dual-bench did not make them: then no file holds this record."""
+    tuning: TuningInfo | None = None
+    """How much tuning each model had; None where every model has the settings of the plan."""
     found: int = 0
     """How many cells were taken from other runs."""
     problem: str | None = None

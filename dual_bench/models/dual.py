@@ -56,6 +56,7 @@ from dual_bench.models.layers import (
     AttentionSettings,
     Block,
     FeedForward,
+    Tried,
     WithNull,
     masked_mean,
     positions,
@@ -95,15 +96,15 @@ class DualSettings(AttentionSettings):
     text_path: TextPath = "decoder"
     s_max: Annotated[float, Field(gt=0)] = 1.0
     """How far the text path ``bounded`` may learn to let text move a logit, or the value."""
-    width: Annotated[int, Field(ge=4)] = 32
+    width: Annotated[int, Field(ge=4), Tried(16, 32, 64)] = 32
     """d."""
     steps: Annotated[int, Field(ge=2)] = 16
     """T."""
-    layers: Annotated[int, Field(ge=1)] = 3
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    layers: Annotated[int, Field(ge=1), Tried(1, 2, 3)] = 3
+    dropout: Annotated[float, Field(ge=0, lt=1), Tried(0.1, 0.3, 0.5)] = 0.1
     time_mixing: bool = True
-    lambda_s: Annotated[float, Field(ge=0)] = 0.1
-    lambda_d: Annotated[float, Field(ge=0)] = 0.1
+    lambda_s: Annotated[float, Field(ge=0), Tried(0.03, 0.1, 0.3)] = 0.1
+    lambda_d: Annotated[float, Field(ge=0), Tried(0.03, 0.1, 0.3)] = 0.1
     temperature: Annotated[float, Field(gt=0)] = 0.1
     """tau."""
     negatives: Literal["time", "batch"] = "time"

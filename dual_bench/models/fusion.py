@@ -9,14 +9,14 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from dual_bench.models.layers import ModelSettings, masked_mean
+from dual_bench.models.layers import ModelSettings, Tried, masked_mean
 from dual_bench.models.spec import ModelSpec, always
 from dual_bench.types import MODALITIES, Batch, Modality, Output, Task, Widths
 
 
 class ConcatSettings(ModelSettings):
-    width: Annotated[int, Field(ge=1)] = 128
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    width: Annotated[int, Field(ge=1), Tried(32, 64, 128)] = 128
+    dropout: Annotated[float, Field(ge=0, lt=1), Tried(0.1, 0.3, 0.5)] = 0.3
 
 
 class Concat(nn.Module):

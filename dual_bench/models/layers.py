@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 
 class Tried:
-    """The values of a setting that ``dual-bench tune`` tries, smallest first; stands in the setting's annotation."""
+    """The values of a setting that ``dual-bench tune`` tries, smallest first; stands in the setting's annotation.
+
+    The default is tried in any case.
+    """
 
     def __init__(self, *values: bool | int | float | str) -> None:
         self.values = values
@@ -25,9 +28,9 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    learning_rate: Annotated[float, Field(gt=0), Tried(3e-4, 1e-3, 3e-3)] | None = None
+    learning_rate: Annotated[float | None, Field(gt=0), Tried(3e-4, 1e-3, 3e-3)] = None
     """Of this model alone; None: that of the plan."""
-    weight_decay: Annotated[float, Field(ge=0), Tried(1e-3, 1e-2, 1e-1)] | None = None
+    weight_decay: Annotated[float | None, Field(ge=0), Tried(1e-3, 1e-2, 1e-1)] = None
     """Likewise."""
 
 

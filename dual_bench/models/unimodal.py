@@ -13,15 +13,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dual_bench.models.layers import AttentionSettings, Block, WithNull, masked_mean, positions, time_grid
+from dual_bench.models.layers import AttentionSettings, Block, Tried, WithNull, masked_mean, positions, time_grid
 from dual_bench.models.spec import ModelSpec, always
 from dual_bench.types import Batch, Modality, Output, Task, Widths
 
 
 class SequenceSettings(AttentionSettings):
-    width: Annotated[int, Field(ge=4)] = 64
+    width: Annotated[int, Field(ge=4), Tried(16, 32, 64)] = 64
     steps: Annotated[int, Field(ge=1)] = 16
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1), Tried(0.1, 0.3, 0.5)] = 0.1
 
 
 class SignalEncoder(nn.Module):

@@ -91,6 +91,8 @@ def _differences(one: Run, other: Run) -> list[tuple[str, Any, Any]]:
     found: list[tuple[str, Any, Any]] = [("corpus fingerprint", here.corpus.fingerprint, there.corpus.fingerprint)]
     found += [(name, _asked(here, name), _asked(there, name)) for name in ALIKE]
     found.append(("encoders", here.encoders, there.encoders))
+    tuned = [info.tuning.digest[:12] if info.tuning else None for info in (here, there)]
+    found.append(("presets", tuned[0], tuned[1]))
     if here.study or there.study:  # an ablation stands by itself, but for parts of the same
         studies = [info.study.digest if info.study else None for info in (here, there)]
         found += [("study", studies[0], studies[1]), ("digest of the plan", here.digest, there.digest)]
@@ -136,6 +138,7 @@ def _info(infos: Sequence[RunInfo], cells: Sequence[str]) -> RunInfo:
     }
     questions = list(dict.fromkeys(info.plan.get("question", "") for info in infos))
     name = " + ".join(dict.fromkeys(info.name for info in infos))
+    systems = {name: folds for info in infos if info.tuning for name, folds in info.tuning.systems.items()}
     digest = hashlib.sha256(" ".join(info.digest for info in infos).encode()).hexdigest()
     return first.model_copy(
         update={
@@ -143,6 +146,7 @@ def _info(infos: Sequence[RunInfo], cells: Sequence[str]) -> RunInfo:
             "name": name,
             "digest": digest if len({info.digest for info in infos}) > 1 else first.digest,
             "cells": tuple(cells),
+            "tuning": first.tuning and first.tuning.model_copy(update={"systems": systems}),
             "status": "complete",  # what is not is said of each run
             "problem": None,
         }

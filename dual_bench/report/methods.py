@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from dual_bench.confidence import ECE
-from dual_bench.report import matrix
+from dual_bench.report import matrix, tuning
 from dual_bench.report.answers import places
 from dual_bench.report.evidence import LEVEL, MATCHED, Evidence
 from dual_bench.report.noise import UNREACHED, in_families, known, shares
@@ -83,7 +83,8 @@ def _training(evidence: Evidence) -> str:
         f"{'Each is' if alike else 'They are'} trained with {plural(done, 'seed')}{planned} in the "
         f"{'regime' if len(regimes) == 1 else 'regimes'} {'; '.join(regimes)}.{absent} The epoch is chosen on the "
         "validation part, whose words suffer what those of the training part suffer. A model that reads no words is "
-        f"the same in the regimes clean, mixed and matched. Frozen encoders: {encoders or 'none'}."
+        f"the same in the regimes clean, mixed and matched.{tuning.sentence(evidence)} Frozen encoders: "
+        f"{encoders or 'none'}."
     )
 
 

@@ -9,7 +9,17 @@ import numpy as np
 import pandas as pd
 
 from dual_bench.metrics import Metric
-from dual_bench.report import ablation_tables, classical, confidence, confusion, dependency, field, matrix, robustness
+from dual_bench.report import (
+    ablation_tables,
+    classical,
+    confidence,
+    confusion,
+    dependency,
+    field,
+    matrix,
+    robustness,
+    tuning,
+)
 from dual_bench.report.ablation_tables import certified, hypotheses, others
 from dual_bench.report.evidence import EVERYTHING, LEVEL, MATCHED, Evidence, metrics
 from dual_bench.report.noise import ALL_GONE, Place
@@ -32,6 +42,7 @@ NAMES = (
     *("hypotheses", "conditions", "certified", "severity", "field", "scores", "retention", "robustness"),
     *("ranks", "friedman", "pairs", "blocks"),
     *("comparisons", "pairwise", "classical", "variance", "dependency", "confidence", "confusion", "noise", "training"),
+    "tuning",
     *("ceilings", "curves", "sentences"),
 )
 """Every table that a report may have."""
@@ -45,7 +56,8 @@ def tables(evidence: Evidence) -> tuple[Table, ...]:
     made = (
         *(hypotheses, others, certified, severity, field.table, scores, retained, robustness.table, comparisons),
         *(matrix.table, classical.table),
-        *(robustness.variance, dependency.table, confidence.table, confusion.table, noise, training, ceilings, curves),
+        *(robustness.variance, dependency.table, confidence.table, confusion.table, noise, training),
+        *(tuning.table, ceilings, curves),
     )
     return tuple(table for make in made if (table := make(evidence)) is not None)
 

@@ -1,0 +1,155 @@
+"""Before the first training: a plan with its corpus, checked, and everything encoded that a model may read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dual_bench import schema, training
+from dual_bench.catalog import did_you_mean
+from dual_bench.features.audio import LogMel
+from dual_bench.features.cache import FeatureStore, content_key
+from dual_bench.features.text import MiniLM, sentence_distances
+from dual_bench.features.vision import FrameDCT
+from dual_bench.job import Job
+from dual_bench.plan import Cell, Plan, cells, check, depends_on_model, load_corpus, plan_digest, quantities
+from dual_bench.preset import Preset, read_preset
+from dual_bench.training import Examples, Inputs
+from dual_bench.types import Condition, Corpus, IntArray, Modality, Ragged, UserError
+from dual_bench.words import Words, encode, scale_of, words_of
+
+Report = Callable[[str, int, int, str], None]
+"""(stage, done, total, detail); total 0 where it is not known."""
+
+
+def in_silence(stage: str, done: int, total: int, detail: str) -> None:
+    """A report to nobody."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A plan with its corpus, and all that is asked for: nothing is encoded yet."""
+
+    plan: Plan
+    study: schema.StudyInfo | None
+    corpus: Corpus
+    device: str
+    encoders: dict[str, str]
+    preset: Preset | None
+    wanted: tuple[Cell, ...]
+    digest: str
+    scale: tuple[schema.SeverityPoint, ...]
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True)
+class Encoded(Asked):
+    """The same with everything encoded; ``encoded`` items were encoded only now.
+
+    The first of ``conditions`` have their texts in ``words``; those of the rest depend on the model. ``measured`` has
+    a row for each condition and tested utterance of ``words``.
+    """
+
+    words: Words
+    measured: pd.DataFrame
+    inputs: Inputs
+    encoded: int
+
+    @property
+    def shared(self) -> tuple[Condition, ...]:
+        """The conditions under which every model reads the same words."""
+        return self.conditions[: len(self.words.test)]
+
+
+def ask(
+    plan: Plan, study: schema.StudyInfo | None, data: Path, cache: Path, device: str, report: Report = in_silence
+) -> Asked:
+    """Load and check; UserError where plan, study, corpus and presets do not go together."""
+    report("corpus", 0, 0, plan.dataset)
+    corpus = load_corpus(plan.dataset, data)
+    plan = check(plan, corpus)
+    preset = read_preset(plan.presets, corpus) if plan.presets else None
+    raw = [m for m, signal in corpus.signals.items() if signal.kind != "features"]
+    names = {str(m): _ENCODERS[m].name for m in raw} | {"text": MiniLM(device).name}
+    scale = scale_of(plan, corpus, cache, lambda name: report("scale", 0, 0, f"severities of {name}"))
+    conditions = plan.conditions(corpus, scale)
+    wanted = cells(plan, corpus, conditions, names, device, preset)
+    for name in study.primary if study else ():
+        if name not in (known := quantities(plan, conditions)):
+            raise UserError(f"nothing is measured that is called '{name}'{did_you_mean(name, known)}")
+    digest = plan_digest(plan, wanted, study, preset)
+    return Asked(plan, study, corpus, device, names, preset, wanted, digest, scale, conditions)
+
+
+def encode_all(asked: Asked, cache: Path, report: Report = in_silence) -> Encoded:
+    """Make every text and encode everything; nothing is written but the feature cache. UserError where a model cannot
+    be built for it."""
+    plan, corpus = asked.plan, asked.corpus
+    signals = {m: _encoded(corpus, m, encoder, cache, report) for m, encoder in _ENCODERS.items()}
+    shared = [condition for condition in asked.conditions if not depends_on_model(condition)]
+    regimens = dict.fromkeys(cell.reads for cell in asked.wanted)
+    words = words_of(plan, corpus, shared, regimens, lambda done, total: report("noise", done, total, "noisy texts"))
+    detail = f"{len(words.readings)} distinct texts to MiniLM"
+    text, encoded_texts = encode(
+        words, MiniLM(asked.device), cache, lambda done, total: report("words", done, total, detail)
+    )
+    clean = np.tile(words.test[0, words.tested], len(shared))
+    cosine = sentence_distances(text, clean, words.test[:, words.tested].ravel())
+    inputs = Inputs(signals["audio"][0], signals["vision"][0], text)
+    built = {(cell.variant.model, repr(cell.settings)): cell for cell in asked.wanted}
+    for cell in built.values():  # settings that cannot be built are found before anything is written
+        training.build(cell.variant.spec, cell.settings, inputs.widths, corpus.task, "check")
+    encoded = encoded_texts + sum(count for _, count in signals.values())
+    measured = words.table.assign(cosine=cosine)
+    return Encoded(**vars(asked), words=words, measured=measured, inputs=inputs, encoded=encoded)
+
+
+_ENCODERS: dict[Modality, LogMel | FrameDCT] = {"audio": LogMel(), "vision": FrameDCT()}
+
+
+def _encoded(
+    corpus: Corpus, modality: Modality, encoder: LogMel | FrameDCT, cache: Path, report: Report
+) -> tuple[Ragged, int]:
+    """Features of one modality of every utterance, and how many were encoded now; without steps where absent."""
+    signal = corpus.signals.get(modality)
+    if signal is None:
+        zeros = np.zeros(len(corpus), np.int64)
+        return Ragged(np.empty((0, 1), np.float32), zeros, zeros), 0
+    if signal.kind == "features":
+        return Ragged.pack([np.asarray(item, np.float32) for item in signal.items]), 0
+    keys = [content_key(encoder.name, repr(signal.rate), item) for item in signal.items]
+
+    def encode(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        for count, position in enumerate(positions):
+            if count % 50 == 0:
+                report(modality, count, len(positions), encoder.name)
+            yield position, encoder(signal.items[position], signal.rate)
+
+    folder = cache / modality / content_key(encoder.name)[:16]
+    return FeatureStore(folder, encoder.width).ensure(keys, encode)
+
+
+def training_job(ready: Encoded, cell: Cell, *stream: str | int) -> Job:
+    """What the cell sees in training, and nothing of the test part."""
+    corpus, words, fold = ready.corpus, ready.words, ready.corpus.folds[cell.fold]
+    return Job(
+        cell.variant.spec,
+        cell.settings,
+        stream,
+        corpus.task,
+        ready.plan.training,
+        ready.inputs,
+        _examples(corpus, fold.train, words.training[cell.reads][cell.fold]),
+        _examples(corpus, fold.validation, words.validation[cell.reads][cell.fold]),
+        ready.plan.training.modality_dropout if cell.reads.regime == "modality-dropout" else 0.0,
+        ready.device,
+    )
+
+
+def _examples(corpus: Corpus, rows: IntArray, texts: IntArray) -> Examples:
+    return Examples(rows, texts[:, rows], np.array([corpus.utterances[i].target for i in rows], np.float64))

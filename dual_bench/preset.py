@@ -1,0 +1,150 @@
+"""Presets: what ``dual-bench tune`` chose for the models of a corpus, by fold, and how much it tried for each."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dual_bench.catalog import validated
+from dual_bench.types import Corpus, UserError
+
+AUTO = "auto"
+"""The presets that come with dual-bench for a corpus."""
+
+Setting = bool | int | float | str
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Chosen(_Record):
+    """What was chosen for one model in one fold."""
+
+    spent: int
+    """Distinct settings that were tried, the default among them."""
+    default: float
+    """Validation loss with the default settings: the mean over regimes of the loss of the epoch chosen."""
+    best: float
+    """The same with the settings chosen."""
+    settings: dict[str, Setting]
+    """Those that differ from the default."""
+
+
+class Asked(_Record):
+    """All that the trials of every model have in common."""
+
+    corpus: str
+    fingerprint: str
+    trials: int
+    """Distinct settings that each model may try in each fold."""
+    root_seed: int
+    device: str
+    regimes: tuple[str, ...]
+    corruptions: dict[str, float]
+    """What training of the regime ``mixed`` met, and the largest rate of each."""
+    encoders: dict[str, str]
+    training: dict[str, Setting]
+
+
+class Preset(_Record):
+    """A preset file."""
+
+    commands: tuple[str, ...]
+    """That made it."""
+    digest: str
+    """sha256 of what was asked and of the trials."""
+    asked: Asked
+    models: dict[str, dict[str, Chosen]]
+    """By system (a model, or a spec with settings of its own) and fold."""
+
+    def of(self, model: str, system: str) -> Mapping[str, Chosen]:
+        """What was chosen for a system, or else for its model, by fold; empty where neither was tuned."""
+        return self.models.get(system) or self.models.get(model) or {}
+
+    def toml(self) -> str:
+        """The file."""
+        lines = ["# What `dual-bench tune` chose on validation parts, and how much it tried; made by these commands."]
+        lines += [f"{name} = {_toml(getattr(self, name))}" for name in ("commands", "digest")]
+        lines += ["", "[asked]"]
+        lines += [f"{name} = {_toml(value)}" for name, value in self.asked.model_dump(mode="json").items()]
+        for system, folds in self.models.items():
+            for fold, chosen in folds.items():
+                lines += ["", f"[models.{_toml(system)}.{_toml(fold)}]"]
+                lines += [f"{name} = {_toml(value)}" for name, value in chosen.model_dump().items()]
+        return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    """A value in TOML, on one line.
+
+    >>> _toml({"a b": [1, 1e-5, True], "x": float("inf")})
+    '{ "a b" = [1, 1e-05, true], "x" = inf }'
+    """
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{_toml(key)} = {_toml(each)}" for key, each in value.items())
+        return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def read_preset(name: str, corpus: Corpus) -> Preset:
+    """The preset file ``name``, or ``auto``; UserError where there is none, or it is not for this very corpus."""
+    if name == AUTO:
+        packaged = resources.files("dual_bench.presets")
+        file = packaged / f"{corpus.name}.toml"
+        if not file.is_file():
+            known = sorted(f.name.removesuffix(".toml") for f in packaged.iterdir() if f.name.endswith(".toml"))
+            raise UserError(
+                f"no presets for '{corpus.name}' come with dual-bench (it has: {', '.join(known) or 'none'}); make a "
+                "file by `dual-bench tune`, or use --presets none"
+            )
+        text, where = file.read_text(encoding="utf-8"), f"{file.name}, which comes with dual-bench"
+    else:
+        try:
+            text, where = Path(name).read_text(encoding="utf-8"), name
+        except (OSError, UnicodeDecodeError):
+            raise UserError(f"no preset file '{name}'; expected auto, none, or a file of `dual-bench tune`") from None
+    found = parsed(text, where)
+    if found.asked.fingerprint != corpus.fingerprint:
+        raise UserError(
+            f"presets {where} are for another corpus: expected fingerprint {corpus.fingerprint[:12]} ({corpus.name}), "
+            f"found {found.asked.fingerprint[:12]} ({found.asked.corpus}); tune on this corpus, or use --presets none"
+        )
+    return found
+
+
+def parsed(text: str, where: str) -> Preset:
+    """The preset that a file holds."""
+    try:
+        return validated(Preset, tomllib.loads(text), f"presets {where}")
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"presets {where} are not TOML: {error}") from None
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def applied(settings: S, chosen: Mapping[str, Setting], what: str) -> S:
+    """The settings with those chosen where the user set none.
+
+    A variant may have no use for a setting that was tuned with its model (a loss whose part is off): such a one keeps
+    its default. UserError where the model does not know it at all.
+    """
+    given: dict[str, Any] = settings.model_dump(exclude_unset=True)
+    for name, value in chosen.items():
+        if name not in type(settings).model_fields:
+            validated(type(settings), {name: value}, what)
+        if name not in given:
+            with suppress(ValidationError):
+                settings = type(settings).model_validate(given | {name: value})
+                given = {**given, name: value}
+    return settings
