@@ -78,7 +78,10 @@ class Catalog:
             return _resolve(self._target(name))
         except (ImportError, AttributeError, TypeError, ValueError, SyntaxError) as error:
             origin = f" {self.plugins[name].summary}" if name in self.plugins else ""
-            raise UserError(f"{self.kind} '{name}'{origin} cannot be loaded: {error}") from error
+            slip = error.name if isinstance(error, AttributeError) else None
+            near = difflib.get_close_matches(slip, dir(error.obj), n=1) if slip else []  # type: ignore[union-attr]
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise UserError(f"{self.kind} '{name}'{origin} cannot be loaded: {error}{hint}") from error
 
     def source(self, name: str) -> str:
         """sha256 of the file that a loaded part from elsewhere is in; empty for one that comes with dual-bench."""

@@ -11,7 +11,7 @@ from dual_bench.catalog import CORRUPTIONS, DATASETS, MODELS, Catalog, did_you_m
 from dual_bench.contract import corpora, corruptions, models
 from dual_bench.contract.checks import Finding, findings
 from dual_bench.corruptions.noise import load
-from dual_bench.models.spec import ModelSpec, spec_of
+from dual_bench.models.spec import ModelSpec, kind_of, spec_of
 from dual_bench.plan import load_corpus
 from dual_bench.types import Corruption, UserError
 
@@ -64,7 +64,7 @@ def _kind_of(name: str) -> str:
     given = _given_by_place(found) if inspect.isfunction(found) else []
     if not given:
         raise UserError(
-            f"'{name}' is a {type(found).__name__}: expected a model (a ModelSpec, or a function of widths and task), "
+            f"'{name}' is {kind_of(found)}: expected a model (a ModelSpec, or a function of widths and task), "
             "a Corruption, or a corpus (a manifest.csv, or a function of the folder of data); say which with --as"
         )
     if "rate" in given:

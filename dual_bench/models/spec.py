@@ -66,8 +66,7 @@ def spec_of(name: str, found: object) -> ModelSpec:
     if isinstance(found, ModelSpec):
         return found
     if not inspect.isfunction(found):
-        what = f"the class {found.__name__}" if isinstance(found, type) else f"a {type(found).__name__}"
-        raise UserError(f"'{name}' is no model: {_EXPECTED}, found {what}")
+        raise UserError(f"'{name}' is no model: {_EXPECTED}; it is {kind_of(found)}")
     try:
         settings = _settings_of(found)
     except _NoSettingsError as error:
@@ -158,6 +157,15 @@ def _read(name: str, function: Build, settings: FunctionSettings) -> frozenset[M
             f"model '{name}': expected modalities among {', '.join(MODALITIES)}, found {module.modalities!r}"
         )
     return reads
+
+
+def kind_of(found: object) -> str:
+    """What something is, for people.
+
+    >>> kind_of(nn.Linear), kind_of(3)
+    ('the class Linear', 'of type int')
+    """
+    return f"the class {found.__name__}" if isinstance(found, type) else f"of type {type(found).__name__}"
 
 
 def told(error: Exception) -> str:
