@@ -1,7 +1,7 @@
 """Look-up by name. A part of dual-bench is one file and one line here; nothing is imported until it is asked for.
 
-Wherever a name is accepted, ``package.module:attribute`` names a part of the user's own. A name may carry settings:
-``dual:sdm=off,width=32``.
+Wherever a name is accepted, ``package.module:attribute`` names a part of the user's own, and an installed package can
+give its parts names by entry points (``Catalog.plugins``). A name may carry settings: ``dual:sdm=off,width=32``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -33,31 +36,65 @@ class Entry:
 
 @dataclass(frozen=True)
 class Catalog:
-    """The parts of one kind, by name."""
+    """The parts of one kind, by name: ``entries`` come with dual-bench."""
 
     kind: str
     entries: Mapping[str, Entry]
+    group: str = ""
+    """The group of entry points by which installed packages add parts; empty where they cannot."""
+
+    @cached_property
+    def plugins(self) -> Mapping[str, Entry]:
+        """The parts that installed packages add. UserError names the package where one takes a name that is taken.
+
+        Looked for only where a name is not in ``entries``, or all names are wanted: no package can change what a name
+        of dual-bench means.
+        """
+        found: dict[str, Entry] = {}
+        brought: dict[str, str] = dict.fromkeys(self.entries, "dual-bench")
+        for point in metadata.entry_points(group=self.group) if self.group else ():
+            package = f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed package"
+            if point.name in brought:
+                raise UserError(
+                    f"package {package} brings a {self.kind} '{point.name}', a name that {brought[point.name]} has "
+                    f"already; rename its entry point in {self.group}, or uninstall it"
+                )
+            brought[point.name] = package
+            found[point.name] = Entry(point.value, f"from the package {package}")
+        return found
+
+    @property
+    def parts(self) -> Mapping[str, Entry]:
+        """All that has a name: ``entries``, then ``plugins``."""
+        return {**self.entries, **self.plugins}
 
     def load(self, name: str) -> Any:
         """The part called ``name``; UserError with the nearest name where there is none."""
         if name in self.entries:
             return _resolve(self.entries[name].target)
-        if ":" in name:
-            try:
-                return _resolve(name)
-            except (ImportError, AttributeError, TypeError) as error:
-                raise UserError(f"{self.kind} '{name}' cannot be loaded: {error}") from error
-        raise UserError(f"unknown {self.kind} '{name}'{did_you_mean(name, self.entries)}")
+        if name not in self.plugins and ":" not in name:
+            raise UserError(f"unknown {self.kind} '{name}'{did_you_mean(name, self.parts)}")
+        try:
+            return _resolve(self._target(name))
+        except (ImportError, AttributeError, TypeError, ValueError, SyntaxError) as error:
+            origin = f" {self.plugins[name].summary}" if name in self.plugins else ""
+            slip = error.name if isinstance(error, AttributeError) else None
+            near = difflib.get_close_matches(slip, dir(error.obj), n=1) if slip else []  # type: ignore[union-attr]
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise UserError(f"{self.kind} '{name}'{origin} cannot be loaded: {error}{hint}") from error
 
     def source(self, name: str) -> str:
-        """sha256 of the file that a loaded part of the user's own is in; empty for one of the catalogue."""
-        file = None if name in self.entries else sys.modules[name.partition(":")[0]].__file__
+        """sha256 of the file that a loaded part from elsewhere is in; empty for one that comes with dual-bench."""
+        file = None if name in self.entries else sys.modules[self._target(name).partition(":")[0]].__file__
         return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+
+    def _target(self, name: str) -> str:
+        return self.plugins[name].target if name in self.plugins else name
 
 
 def _resolve(target: str) -> Any:
     module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return attrgetter(attribute)(importlib.import_module(module))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -170,6 +207,7 @@ DATASETS = Catalog(
             "dual_bench.datasets.composite:load", "RAVDESS voices and faces with MELD lines (artificial)"
         ),
     },
+    "dual_bench.corpora",
 )
 
 MODELS = Catalog(
@@ -195,6 +233,7 @@ MODELS = Catalog(
         ),
         "self-mm": Entry("dual_bench.models.self_mm:SPEC", "unimodal tasks too, with labels it makes itself"),
     },
+    "dual_bench.models",
 )
 
 CORRUPTIONS = Catalog(
@@ -228,6 +267,7 @@ CORRUPTIONS = Catalog(
         "token-noise": Entry("dual_bench.corruptions.tokens:NOISE", "Gaussian noise on the token embeddings"),
         "worst-case": Entry("dual_bench.corruptions.worst:WORST_CASE", "the words whose loss hurts this model most"),
     },
+    "dual_bench.corruptions",
 )
 
 METRICS = Catalog(

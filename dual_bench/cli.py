@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -86,7 +87,13 @@ def run(
     study: Annotated[str, typer.Argument(help="A study file, or the name of one that comes along.")] = "default",
     dataset: Dataset = None,
     models: Annotated[
-        Many, _listed("Models, NAME or NAME:setting=value, or 'all'; compared with dual, or else with the first")
+        Many,
+        typer.Option(
+            "--model",
+            "--models",
+            help="Models, NAME or NAME:setting=value, or 'all'; compared with dual, or else with the first; "
+            "comma-separated, may be repeated.",
+        ),
     ] = None,
     regimes: Regimes = None,
     corruptions: Corruptions = None,
@@ -322,6 +329,34 @@ def _coloured(words: Sequence[tuple[str, str]]) -> Text:
     return Text(" ").join(Text(word, style=style) for word, style in shown)
 
 
+@app.command()
+def check(
+    target: Annotated[str, typer.Argument(help="A name, package.module:attribute, or your manifest.csv.")],
+    kind: Annotated[
+        str | None, typer.Option("--as", help="model, corruption or corpus, where TARGET leaves that open.")
+    ] = None,
+    data: Data = Path("data"),
+) -> None:
+    """Find out whether a model, corruption or corpus keeps what its kind promises; exit code 1 where it does not."""
+    with _explained():
+        from dual_bench.contract.target import examine
+
+        with screen.status(f"checking {escape(target)}"):
+            found, each = examine(target, kind, data)
+            results = list(each)
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+        styles = {"ok": "green", "FAILS": "bold red", "skipped": "dim"}
+        for result in results:
+            told = f"{result.promise}: {result.detail}" if result.detail else result.promise
+            table.add_row(Text(result.verdict, styles[result.verdict]), Text(told))
+        screen.print(table)
+        failed = sum(result.verdict == "FAILS" for result in results)
+        verdict = f"{failed} of {len(results)} checks fail" if failed else "nothing fails"
+        screen.print(f"{found} {escape(target)}: {verdict}", highlight=False)
+        if failed:
+            sys.exit(1)
+
+
 @app.command("list")
 def list_parts(
     kind: Annotated[
@@ -330,7 +365,7 @@ def list_parts(
 ) -> None:
     """Show the corpora, models, corruptions, metrics, studies and ablations there are."""
     with _explained():
-        shelves = {title: {n: e.summary for n, e in catalog.entries.items()} for title, catalog in CATALOGS.items()}
+        shelves = {title: {n: e.summary for n, e in catalog.parts.items()} for title, catalog in CATALOGS.items()}
         shelves |= {"studies": questions(ablations=False), "ablations": questions(ablations=True)}
         if kind is not None and kind not in shelves:
             raise UserError(f"nothing to list under '{kind}'{did_you_mean(kind, shelves)}")
@@ -355,6 +390,10 @@ def main(
     ] = False,
 ) -> None:
     """How much does an emotion model lean on the words, and what happens when they are noisy, wrong or gone?"""
+    # so that my.module:attribute is found here, also by worker processes, which inherit the path; last, so that no file
+    # in this folder hides an installed package
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
 
 
 def _joined(values: Many) -> list[str] | None:
@@ -368,7 +407,7 @@ def _joined(values: Many) -> list[str] | None:
 
 def _models(values: Many) -> list[str] | None:
     joined = _joined(values)
-    return list(CATALOGS["models"].entries) if joined == ["all"] else joined
+    return list(CATALOGS["models"].parts) if joined == ["all"] else joined
 
 
 def _render(folder: Path) -> None:

@@ -30,7 +30,7 @@ from dual_bench.catalog import (
 from dual_bench.corruptions.noise import load
 from dual_bench.corruptions.recogniser import parsed_rate
 from dual_bench.metrics import Metric
-from dual_bench.models.spec import ModelSpec
+from dual_bench.models.spec import ModelSpec, spec_of
 from dual_bench.preset import Preset, applied
 from dual_bench.schema import SeverityPoint, StudyInfo
 from dual_bench.stats.frame import system_name
@@ -287,11 +287,7 @@ def variants(plan: Plan) -> tuple[Variant, ...]:
     found: list[Variant] = []
     for text in plan.models:
         name, given = parse_spec(text)
-        spec = MODELS.load(name)
-        if not isinstance(spec, ModelSpec):
-            raise UserError(
-                f"'{name}' is no model: expected a dual_bench.models.spec.ModelSpec, found {type(spec).__name__}"
-            )
+        spec = spec_of(name, MODELS.load(name))
         settings = validated(spec.settings, given, f"model '{name}'")
         defaults = spec.settings()
         changed = {key: getattr(settings, key) for key in given if getattr(settings, key) != getattr(defaults, key)}

@@ -47,7 +47,7 @@ def previews(text: str, names: Iterable[str], rate: str, seed: int) -> list[Prev
     if not 0 <= number <= 1:
         raise UserError(f"--rate: expected a number in [0, 1] or a ratio such as 10dB, found '{rate}'")
     spoken = Spoken(Utterance("preview", "test", "", "", text, np.nan), _sentences())
-    return [_preview(spoken, name, number, seed) for name in names or CORRUPTIONS.entries]
+    return [_preview(spoken, name, number, seed) for name in names or CORRUPTIONS.parts]
 
 
 def _preview(spoken: Spoken, name: str, rate: float, seed: int) -> Preview:

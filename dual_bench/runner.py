@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from dual_bench import probe, provenance, schema, store, training
 from dual_bench.bounds import ceilings, floors
-from dual_bench.catalog import MODELS, format_settings
+from dual_bench.catalog import CORRUPTIONS, MODELS, format_settings
 from dual_bench.certificate import unmoved, worst_scores
 from dual_bench.job import THREADS, Job, Outcome, work
 from dual_bench.plan import Cell, Plan
@@ -101,10 +101,10 @@ def run(
 def _borrow(ready: Prepared, missing: Sequence[Cell], reports: Path, environment: schema.Provenance) -> list[Cell]:
     """Take from other runs what they have of the ``missing`` cells, and return what is left.
 
-    Only cells that the very same code has made: never by a checkout with uncommitted changes, nor of a model outside
-    the catalogue, whose code nobody vouches for.
+    Only cells that the very same code has made: never by a checkout with uncommitted changes, nor with a model or
+    corruption that does not come with dual-bench, whose code nobody vouches for.
     """
-    if environment.dirty:
+    if environment.dirty or not all(name in CORRUPTIONS.entries for name in ready.plan.corruptions):
         return list(missing)
     folders, code = {reports, ready.folder.path.parent}, provenance.code(environment)
     return [
