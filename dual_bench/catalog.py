@@ -181,6 +181,10 @@ MODELS = Catalog(
         "vision-only": Entry("dual_bench.models.unimodal:VISION_ONLY", "a transformer block over the face"),
         "audio-vision": Entry("dual_bench.models.unimodal:AUDIO_VISION", "voice and face, late fusion by an MLP"),
         "concat": Entry("dual_bench.models.fusion:CONCAT", "pooled features of all three, an MLP"),
+        "emt-dlfr": Entry("dual_bench.models.emt_dlfr:SPEC", "three tokens of context; restores sequences with holes"),
+        "lnln": Entry(
+            "dual_bench.models.lnln:SPEC", "words rule, and a proxy of voice and face stands in for lost ones"
+        ),
     },
 )
 
