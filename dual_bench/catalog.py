@@ -232,6 +232,10 @@ MODELS = Catalog(
             "dual_bench.models.misa:SPEC", "what modalities share, and each one's own (Hazarika et al. 2020)"
         ),
         "self-mm": Entry("dual_bench.models.self_mm:SPEC", "unimodal tasks too, with labels it makes itself"),
+        "emt-dlfr": Entry("dual_bench.models.emt_dlfr:SPEC", "three tokens of context; restores sequences with holes"),
+        "lnln": Entry(
+            "dual_bench.models.lnln:SPEC", "words rule, and a proxy of voice and face stands in for lost ones"
+        ),
     },
     "dual_bench.models",
 )
