@@ -16,7 +16,6 @@ from dual_bench.models.layers import ModelSettings, masked_mean
 from dual_bench.models.spec import ModelSpec
 from dual_bench.types import Batch, Modality, Output, Task, Widths
 
-
 Reads = Literal["audio", "vision", "text", "audio+vision", "audio+text", "vision+text", "audio+vision+text"]
 
 
