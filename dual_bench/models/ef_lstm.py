@@ -35,6 +35,8 @@ class EfLstmSettings(ModelSettings):
 
 
 class EfLstm(nn.Module):
+    """The whole model. It has no trunk: words are there from the first step on."""
+
     def __init__(self, widths: Widths, task: Task, settings: EfLstmSettings) -> None:
         super().__init__()
         s = settings

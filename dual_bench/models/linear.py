@@ -16,11 +16,12 @@ from dual_bench.models.layers import ModelSettings, masked_mean
 from dual_bench.models.spec import ModelSpec
 from dual_bench.types import Batch, Modality, Output, Task, Widths
 
+Reads = Literal["audio", "vision", "text", "audio+vision", "audio+text", "vision+text", "audio+vision+text"]
+
 
 class LinearSettings(ModelSettings):
-    reads: Literal["audio", "vision", "text", "audio+vision", "audio+text", "vision+text", "audio+vision+text"] = (
-        "audio+vision+text"
-    )
+    reads: Reads = "audio+vision+text"
+    """The modalities whose means are weighted."""
 
 
 class Linear(nn.Module):
