@@ -23,8 +23,8 @@ Departures:
   A row that hardly differs from the mean (shorter than 0.01) has no direction to speak of: it shrinks with its length
   instead of blowing the gradient up.
 * Voice and face come on a clock of ``steps`` bins (``time_grid``), for cost and as in the other models here. Each
-  modality has a bidirectional LSTM of one layer; the authors stack two, and may read words by the mean of a BERT that
-  they train on. Here words are the tokens of a frozen encoder.
+  modality has a bidirectional LSTM of one layer, over frozen token embeddings where it reads words; the authors stack
+  two, and may read words by the mean of BERT's states instead.
 * What is absent is zeros, on every bin of the clock or as one word. Its vectors enter fusion and losses like any
   other; the paper knows no absence.
 * The transformer layer is pre-norm with a GELU hidden layer of twice the width, as in the other models here; the

@@ -21,7 +21,7 @@ Departures:
   equations add the normalised input. Every step attends to all others: the paper speaks of no causal mask, though the
   authors' code applies one.
 * The feed-forward part FF has a hidden layer of twice the width and GELU (four times, ReLU), and attention weights have
-  no dropout of their own. One layer each by default, for cost: the paper has four to six.
+  no dropout of their own. One layer each by default, for cost: the authors use several.
 * Of the last layer of 4 only the last element is computed, since nothing reads the others; the answer is the same.
 """
 
