@@ -228,8 +228,8 @@ class EmtDlfr(nn.Module):
         return self.read(state, *some_step(text, text_mask)).logits
 
     def read(self, state: Tensor, text: Tensor, text_mask: Tensor) -> View:
-        """Sections 1 to 4, given the states of voice and face (B, 2 steps, d), and words (B, T, dt) with a valid step in
-        each row."""
+        """Sections 1 to 4, given the states of voice and face (B, 2 steps, d), and words (B, T, dt) with a valid step
+        in each row."""
         audio, vision = state.chunk(2, dim=1)
         words = self.text(text)
         utterances = [audio[:, -1], vision[:, -1], masked_mean(words, text_mask)]
