@@ -182,6 +182,7 @@ MODELS = Catalog(
         "audio-vision": Entry("dual_bench.models.unimodal:AUDIO_VISION", "voice and face, late fusion by an MLP"),
         "concat": Entry("dual_bench.models.fusion:CONCAT", "pooled features of all three, an MLP"),
         "self-mm": Entry("dual_bench.models.self_mm:SPEC", "unimodal tasks too, with labels it makes itself"),
+        "tfr-net": Entry("dual_bench.models.tfr_net:SPEC", "reads sequences with holes, says what was in them"),
     },
 )
 
