@@ -243,6 +243,13 @@ def test_a_file_that_was_tuned_otherwise_is_left_as_it_is(done: tuple[Plan, Path
     assert (done[1] / "presets.toml").read_bytes() == before
 
 
+def test_trials_of_other_regimes_are_left_as_they_are(done: tuple[Plan, Path, Tuned], tmp_path: Path) -> None:
+    (tmp_path / "presets-trials.csv").write_text("system,fold,trial,settings,clean,digest\n")
+    with pytest.raises(UserError, match=r"expected columns .*mixed, digest, found .*clean, digest; choose another"):
+        go(done[0], tmp_path)
+    assert (tmp_path / "presets-trials.csv").read_text() == "system,fold,trial,settings,clean,digest\n"
+
+
 def test_what_is_written_is_read_back(done: tuple[Plan, Path, Tuned]) -> None:
     text = done[2].file.read_text(encoding="utf-8")
     assert tomllib.loads(text)["asked"]["trials"] == TRIALS
