@@ -102,7 +102,7 @@ def tune(
     _optuna()
     if "matched" in plan.regimes:
         raise UserError("regime 'matched' trains a model for each corruption and rate; tune with --regimes clean,mixed")
-    fields = {"seeds": 1, "draws": 1, "dependency": False, "presets": "", "rates": tuple({0.0, max(plan.rates)})}
+    fields = {"seeds": 1, "draws": 1, "dependency": False, "presets": "", "rates": (0.0, max(plan.rates))}
     unread = ask(plan.model_copy(update=fields), None, data, cache, training.resolve_device(device), report)
     wanted = Asked(
         corpus=unread.corpus.name,
@@ -362,7 +362,13 @@ class _Ledger:
         self.known: dict[str, Trial] = {}
         if file.exists():
             with file.open(encoding="utf-8", newline="") as lines:
-                self.known = {trial.digest: trial for row in csv.DictReader(lines) if (trial := self._read(row))}
+                rows = csv.DictReader(lines)
+                if tuple(rows.fieldnames or self._columns) != self._columns:
+                    raise UserError(
+                        f"{file}: expected columns {', '.join(self._columns)}, found "
+                        f"{', '.join(rows.fieldnames or ())}; choose another --out, or remove that file"
+                    )
+                self.known = {trial.digest: trial for row in rows if (trial := self._read(row))}
         self.replace(self.known.values())
 
     @property
@@ -370,7 +376,7 @@ class _Ledger:
         return ("system", "fold", "trial", "settings", *self.regimes, "digest")
 
     def _read(self, row: Mapping[str, str | None]) -> Trial | None:
-        if set(row) != set(self._columns) or len(row["digest"] or "") != 64:
+        if len(row["digest"] or "") != 64:
             return None
         text = {name: str(value) for name, value in row.items()}
         losses = {regime: float(text[regime]) for regime in self.regimes}

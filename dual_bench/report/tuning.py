@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from dual_bench.report.evidence import Evidence
 from dual_bench.report.numbers import NOTHING, listing, plural
 from dual_bench.report.table import Table
+from dual_bench.schema import TunedInfo
 
 
 def table(evidence: Evidence) -> Table | None:
@@ -17,7 +20,8 @@ def table(evidence: Evidence) -> Table | None:
     rows, shown = [], []
     several = len({fold for chosen in tuning.systems.values() for fold in chosen}) > 1
     for system in evidence.systems:
-        for fold, found in (tuning.systems.get(system) or {"": None}).items():
+        folds: Mapping[str, TunedInfo | None] = tuning.systems.get(system) or {"": None}
+        for fold, found in folds.items():
             line = {"system": system, "fold": fold, "trials_allowed": tuning.trials}
             if found is None:
                 nothing = {"loss_default": float("nan"), "loss_chosen": float("nan"), "settings": ""}
