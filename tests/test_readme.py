@@ -6,11 +6,15 @@ import json
 import re
 import runpy
 import shlex
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from calling import invoke, refused
+
+from dual_bench.catalog import CATALOGS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,9 +42,8 @@ def write_examples(text: str) -> None:
 
 
 def commands(text: str) -> list[list[str]]:
-    """Every command line of a section, without what sets the path of modules."""
-    lines = [line for block in blocks(text, "") for line in block.splitlines()]
-    return [shlex.split(line.removeprefix("PYTHONPATH=. ")) for line in lines]
+    """Every command line of a section."""
+    return [shlex.split(line) for block in blocks(text, "") for line in block.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("newcomer")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.syspath_prepend(folder)
+        patch.setattr(sys, "path", list(sys.path))  # the command adds this folder
         example = section("### A corpus")
         write_examples(example)
         program, script = commands(example)[0]
@@ -68,8 +71,16 @@ def reported(command: list[str], out: Path, jobs: int = 1) -> tuple[dict[str, li
     return json.loads((out / "run.json").read_text())["plan"], (out / "report.md").read_text()
 
 
-def test_the_corpus_of_the_readme_is_run(home: Path, tmp_path: Path) -> None:
-    command = commands(section("### A corpus"))[1]
+def passed(command: list[str]) -> None:
+    """A ``dual-bench check`` of the README finds nothing."""
+    assert command[:2] == ["dual-bench", "check"]
+    result = invoke(*command[1:])
+    assert result.exit_code == 0, result.output
+
+
+def test_the_corpus_of_the_readme_is_checked_and_run(home: Path, tmp_path: Path) -> None:
+    _, check, command = commands(section("### A corpus"))
+    passed(check)
     plan, report = reported([*command, "--models", "concat"], tmp_path / "out")
     assert plan["dataset"] == "my/talks.csv"
     assert "talks" in report
@@ -79,24 +90,40 @@ def test_the_corpus_of_the_readme_is_run(home: Path, tmp_path: Path) -> None:
     assert info["notes"] == [], "no cluster and no speaker is in two parts"
 
 
-def test_the_model_of_the_readme_is_compared_and_trained_again_where_its_file_changes(
+def test_the_model_of_the_readme_is_checked_compared_and_trained_again_where_its_file_changes(
     home: Path, tmp_path: Path
 ) -> None:
+    """With two processes, which have to make its settings anew."""
     example = section("### A model")
     write_examples(example)
-    (command,) = commands(example)
+    check, command = commands(example)
+    passed(check)
     plan, report = reported(command, tmp_path / "out", jobs=2)
-    assert plan["models"] == ["my.gate:GATE", "my.gate:GATE:width=8", "concat"]
+    assert plan["models"] == ["my.gate:build", "my.gate:build:width=8", "concat"]
     assert all(name in report for name in plan["models"])
     path = Path("my/gate.py")
     path.write_text(path.read_text() + "\n# changed\n")
     assert "belongs to another plan" in refused(*command[1:], *SMALL, tmp_path / "out")
 
 
-def test_the_corruption_of_the_readme_is_previewed_and_run(home: Path, tmp_path: Path) -> None:
+def test_a_plain_function_is_a_file_of_thirty_lines() -> None:
+    (code,) = blocks(section("### A model"), "python")
+    assert len(code.splitlines()) <= 32
+
+
+def test_the_groups_of_entry_points_are_those_of_the_readme() -> None:
+    text = section("### A model")
+    (snippet,) = blocks(text, "toml")
+    groups = {*tomllib.loads(snippet)["project"]["entry-points"], *re.findall(r"`(dual_bench\.\w+)` and", text)}
+    groups |= set(re.findall(r"and `(dual_bench\.\w+)` do", text))
+    assert groups == {catalog.group for catalog in CATALOGS.values() if catalog.group}
+
+
+def test_the_corruption_of_the_readme_is_checked_previewed_and_run(home: Path, tmp_path: Path) -> None:
     example = section("### A corruption")
     write_examples(example)
-    preview, run = commands(example)
+    check, preview, run = commands(example)
+    passed(check)
     shown = invoke(*preview[1:], "--rate", "1")
     assert shown.exit_code == 0
     assert "SO BE IT" in shown.output
@@ -106,11 +133,18 @@ def test_the_corruption_of_the_readme_is_previewed_and_run(home: Path, tmp_path:
     assert "my.shout:SHOUT" in report
 
 
-def test_what_is_no_model_is_refused_in_a_sentence(home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("my.gate:Gate", "'my.gate:Gate' is no model: expected a function build(widths, task, setting=default, …)"),
+        ("my.gate:biuld", "has no attribute 'biuld'; did you mean 'build'?"),
+        ("my.gate:build:widht=8", "model 'my.gate:build': unknown setting 'widht'; did you mean 'width'?"),
+        ("my.gate:build:width=wide", "model 'my.gate:build': width: "),
+    ],
+)
+def test_what_is_no_model_or_a_slip_is_refused_in_a_sentence(home: Path, name: str, sentence: str) -> None:
     write_examples(section("### A model"))
-    assert "'my.gate:Gate' is no model: expected a dual_bench.models.spec.ModelSpec" in refused(
-        "run", "--models", "my.gate:Gate"
-    )
+    assert sentence in refused("run", "--model", name)
 
 
 @pytest.mark.parametrize("page", ["README.md", "reports/README.md", "CONTRIBUTING.md"])
