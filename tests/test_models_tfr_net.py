@@ -131,7 +131,7 @@ def test_each_batch_has_holes_of_its_own() -> None:
 def test_what_is_absent_has_no_holes_and_no_loss() -> None:
     model, given = made(missing=1.0), batch()
     gone = replace(given, **{f"{m}_mask": torch.zeros(4, STEPS, dtype=torch.bool) for m in MODALITIES})
-    assert not any(mask.any() for mask in model.holes(gone))
+    assert not any(mask.any() for mask in model.drawn_holes(gone))
     assert trained_on(model, gone)[0].auxiliary["reconstruction"][1] == 0
 
 
@@ -189,4 +189,6 @@ def test_the_gated_fusion_equals_its_sum_written_out() -> None:
         near = sum((h[0, t + k - 1] @ kernel[:, k] for k in range(3) if 0 <= t + k - 1 < 5), start=bias[0])
         gate = 1 / (1 + torch.exp(-near))
         found.append(torch.tanh(linear.weight @ torch.cat([h[0, t], gate * h[0, t]]) + linear.bias))
-    torch.testing.assert_close(stream.pool(h)[0], torch.stack(found).max(dim=0).values, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        stream.pool(h, torch.ones(1, 5).bool())[0], torch.stack(found).max(dim=0).values, atol=1e-5, rtol=0
+    )

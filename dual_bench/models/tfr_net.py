@@ -101,9 +101,9 @@ class Stream(nn.Module):
             x = block(x, mask)
         return x
 
-    def pool(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
-        """h_m (B, width) of H'_m."""
-        beyond = h.new_zeros(h.shape[:2]).bool()[:, :, None] if mask is None else ~mask[:, :, None]
+    def pool(self, h: Tensor, mask: Tensor) -> Tensor:
+        """h_m (B, width) of H'_m, of which each row has a valid step."""
+        beyond = ~mask[:, :, None]
         h = h.masked_fill(beyond, 0.0)  # with which the convolution pads
         gate = self.gate(h.transpose(1, 2)).transpose(1, 2).sigmoid()
         seen: Tensor = self.gated(torch.cat([h, gate * h], dim=2)).tanh()
@@ -128,7 +128,7 @@ class TFRNet(nn.Module):
         if not self.training:
             return Output(self.decode(self.trunk(batch), batch.text, batch.text_mask))
         complete = (*self._on_clock(batch), batch.text)
-        missing = self.holes(batch)
+        missing = self.drawn_holes(batch)
         audio, vision, text = (u.masked_fill(g[:, :, None], 0.0) for u, g in zip(complete, missing, strict=True))
         text, mask = some_step(text, batch.text_mask)
         states = self._states(self._meet(audio, vision), text, mask)
@@ -149,8 +149,8 @@ class TFRNet(nn.Module):
         text, mask = some_step(text, text_mask)
         return self._answer(self._states(state, text, mask), mask)
 
-    def holes(self, batch: Batch) -> list[Tensor]:
-        """g_m (B, T_m) of voice and face on the clock and of the words, each drawn for itself."""
+    def drawn_holes(self, batch: Batch) -> list[Tensor]:
+        """g_m (B, T_m) of voice and face on the clock and of the words, each drawn for itself; none where absent."""
         clock = (batch.audio_mask, batch.vision_mask)
         valid = [mask.any(dim=1, keepdim=True).expand(-1, self.settings.steps) for mask in clock]
         rates = self.settings.missing * torch.rand(3, len(batch.text), device=batch.text.device)
@@ -184,7 +184,8 @@ class TFRNet(nn.Module):
 
     def _answer(self, states: list[Tensor], mask: Tensor) -> Tensor:
         a, v, t = states
-        pooled = [self.audio.pool(a), self.vision.pool(v), self.text.pool(t, mask)]
+        always = mask.new_ones(a.shape[:2])
+        pooled = [self.audio.pool(a, always), self.vision.pool(v, always), self.text.pool(t, mask)]
         return self.head(torch.cat(pooled, dim=1))  # type: ignore[no-any-return]
 
 
