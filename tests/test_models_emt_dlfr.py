@@ -15,10 +15,8 @@ from dual_bench.models.emt_dlfr import (
     ToContext,
     ToLocal,
     attraction_loss,
-    drawn_holes,
-    restoration_loss,
 )
-from dual_bench.models.layers import Attention
+from dual_bench.models.layers import Attention, drawn_holes
 from dual_bench.seeding import torch_stream
 from dual_bench.types import Batch, Lesson, Modality, Task, Widths
 
@@ -47,29 +45,7 @@ def trained(made: EmtDlfr, given: Batch) -> dict[str, tuple[float, Tensor]]:
         return dict(made.train()(given).auxiliary)
 
 
-def test_restoration_is_the_mean_smooth_l1_over_the_steps_that_are_gone() -> None:
-    restored = torch.tensor([[[0.0, 0.0], [3.0, 0.5], [9.0, 9.0]]])
-    sequence = torch.tensor([[[5.0, 5.0], [1.0, 0.0], [0.0, 9.0]]])
-    gone = torch.tensor([[False, True, True]])
-    # below 1 half the square, above it the distance less a half: (1.5 + 0.125 + 8.5 + 0) / 4
-    assert restoration_loss(restored, sequence, gone).item() == pytest.approx(10.125 / 4)
-
-
-def test_only_what_is_gone_is_restored() -> None:
-    with torch_stream("restoration"):
-        restored, sequence = torch.randn(2, 4, 3), torch.randn(2, 4, 3)
-    gone = torch.tensor([[True, False, False, True], [False, False, True, False]])
-    before = restoration_loss(restored, sequence, gone)
-    for row in range(2):
-        for step in range(4):
-            other = restored.clone()
-            other[row, step] += 5.0
-            changed = not torch.equal(restoration_loss(other, sequence, gone), before)
-            assert changed == bool(gone[row, step])
-
-
 def test_nothing_gone_restores_nothing() -> None:
-    assert restoration_loss(torch.ones(2, 4, 3), torch.zeros(2, 4, 3), torch.zeros(2, 4, dtype=torch.bool)) == 0.0
     assert trained(model(missing=0.0), batch())["restoration"][1] == 0.0
     assert trained(model(missing=1.0), batch())["restoration"][1] > 0.0
 

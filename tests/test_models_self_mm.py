@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dual_bench.models.self_mm import SPEC, SelfMM, SelfMMSettings, UnimodalLabels, momentum, new_labels
+from dual_bench.models.self_mm import SPEC, SelfMm, SelfMmSettings, UnimodalLabels, momentum, new_labels
 from dual_bench.seeding import generator, torch_stream
 from dual_bench.training import Examples, Inputs, Resident, TrainingSettings, build, exact_repeats, fit
 from dual_bench.types import MODALITIES, Batch, Lesson, Ragged, Task, Widths
@@ -192,9 +192,9 @@ def test_a_class_that_nobody_has_gets_no_share_of_a_label() -> None:
 # ------------------------------------------------------------------------------------------------- model
 
 
-def made(task: Task, **settings: object) -> SelfMM:
-    model = build(SPEC, SelfMMSettings(**{"width": 8, "steps": 4, "dropout": 0.0, **settings}), WIDTHS, task, "self-mm")
-    assert isinstance(model, SelfMM)
+def made(task: Task, **settings: object) -> SelfMm:
+    model = build(SPEC, SelfMmSettings(**{"width": 8, "steps": 4, "dropout": 0.0, **settings}), WIDTHS, task, "self-mm")
+    assert isinstance(model, SelfMm)
     return model
 
 
@@ -207,7 +207,7 @@ def resident() -> Resident:
     return Resident(Inputs(sequences(3), sequences(4), sequences(6)), ROWS, frozenset(MODALITIES), "cpu")
 
 
-def trained(model: SelfMM, epochs: int) -> SelfMM:
+def trained(model: SelfMm, epochs: int) -> SelfMm:
     examples = Examples(ROWS, ROWS[None], TARGETS[model.task.kind])
     settings = TrainingSettings(epochs=epochs, patience=epochs, batch_size=10, learning_rate=1e-2)
     with exact_repeats("cpu", 1):

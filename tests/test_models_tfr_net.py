@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dual_bench.models.tfr_net import SPEC, TFRNet, TFRNetSettings, reconstruction_loss
+from dual_bench.models.layers import drawn_holes
+from dual_bench.models.losses import restoration_loss
+from dual_bench.models.tfr_net import SPEC, TfrNet, TfrNetSettings
 from dual_bench.seeding import torch_stream
 from dual_bench.training import build
 from dual_bench.types import MODALITIES, Batch, Modality, Output, Task, Widths
@@ -18,10 +20,10 @@ TASK = Task("classification", ("a", "b", "c"))
 STEPS = 8
 
 
-def made(**settings: object) -> TFRNet:
-    given = TFRNetSettings(**{"width": 8, "steps": STEPS, "dropout": 0.0, **settings})
+def made(**settings: object) -> TfrNet:
+    given = TfrNetSettings(**{"width": 8, "steps": STEPS, "dropout": 0.0, **settings})
     model = build(SPEC, given, WIDTHS, TASK, "tfr-net")
-    assert isinstance(model, TFRNet)
+    assert isinstance(model, TfrNet)
     return model
 
 
@@ -32,7 +34,7 @@ def batch(size: int = 4, steps: int = STEPS) -> Batch:
     return Batch(**parts, **{f"{m}_mask": torch.ones(size, steps, dtype=torch.bool) for m in MODALITIES})
 
 
-def trained_on(model: TFRNet, given: Batch, stream: int = 0) -> tuple[Output, dict[Modality, Tensor]]:
+def trained_on(model: TfrNet, given: Batch, stream: int = 0) -> tuple[Output, dict[Modality, Tensor]]:
     """What comes of a batch in training, and the holes (B, T) seen at the door of each modality."""
     read: dict[Modality, Tensor] = {}
     doors = [
@@ -57,23 +59,23 @@ def test_the_loss_is_smooth_l1_written_out_at_the_missing_steps() -> None:
     found = torch.tensor([[[0.5, 3.0], [9.0, 9.0]], [[1.0, 1.0], [0.0, -2.0]]])
     missing = torch.tensor([[True, False], [False, True]])
     expected = (0.5 * 0.5**2 + (3.0 - 0.5) + 0.0 + (2.0 - 0.5)) / 4
-    assert reconstruction_loss(found, torch.zeros(2, 2, 2), missing).item() == pytest.approx(expected)
+    assert restoration_loss(found, torch.zeros(2, 2, 2), missing).item() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("which", ["found", "complete"])
+@pytest.mark.parametrize("which", ["restored", "sequence"])
 def test_the_loss_hears_of_missing_steps_alone(which: str) -> None:
     with torch_stream("loss", 0):
-        given = {"found": torch.randn(3, 5, 2), "complete": torch.randn(3, 5, 2), "missing": torch.rand(3, 5) < 0.5}
+        given = {"restored": torch.randn(3, 5, 2), "sequence": torch.randn(3, 5, 2), "gone": torch.rand(3, 5) < 0.5}
     for b in range(3):
         for t in range(5):
             other = given[which].clone()
             other[b, t] += 10.0  # more than two features could cancel
-            same = torch.equal(reconstruction_loss(**given), reconstruction_loss(**{**given, which: other}))
-            assert same != given["missing"][b, t]
+            same = torch.equal(restoration_loss(**given), restoration_loss(**{**given, which: other}))
+            assert same != given["gone"][b, t]
 
 
 def test_the_loss_is_zero_where_nothing_is_missing() -> None:
-    assert reconstruction_loss(torch.ones(2, 3, 4), torch.zeros(2, 3, 4), torch.zeros(2, 3).bool()) == 0
+    assert restoration_loss(torch.ones(2, 3, 4), torch.zeros(2, 3, 4), torch.zeros(2, 3).bool()) == 0
 
 
 def test_in_the_model_the_target_of_each_modality_is_what_was_in_its_holes() -> None:
@@ -131,7 +133,7 @@ def test_each_batch_has_holes_of_its_own() -> None:
 def test_what_is_absent_has_no_holes_and_no_loss() -> None:
     model, given = made(missing=1.0), batch()
     gone = replace(given, **{f"{m}_mask": torch.zeros(4, STEPS, dtype=torch.bool) for m in MODALITIES})
-    assert not any(mask.any() for mask in model.drawn_holes(gone))
+    assert not any(mask.any() for mask in drawn_holes(gone, STEPS, torch.ones(3, 4)))
     assert trained_on(model, gone)[0].auxiliary["reconstruction"][1] == 0
 
 

@@ -49,13 +49,13 @@ from dual_bench.models.layers import (
     AttentionSettings,
     Block,
     Tried,
-    holes,
+    drawn_holes,
     masked_mean,
     positions,
     some_step,
     time_grid,
 )
-from dual_bench.models.losses import task_loss
+from dual_bench.models.losses import restoration_loss, task_loss
 from dual_bench.models.spec import ModelSpec, always
 from dual_bench.types import MODALITIES, Batch, Lesson, Output, Task, Widths
 
@@ -121,19 +121,6 @@ class View(NamedTuple):
     context: Tensor
     local: list[Tensor]
     masks: list[Tensor]
-
-
-def drawn_holes(batch: Batch, steps: int, rates: Tensor) -> list[Tensor]:
-    """Which steps go missing at ``rates`` (3, B): bins of the clock, (B, steps), for voice and face, and words (B, T);
-    none of a modality that is absent."""
-    clocks = [mask.any(dim=1, keepdim=True).expand(-1, steps) for mask in (batch.audio_mask, batch.vision_mask)]
-    return [holes(mask, rate) for mask, rate in zip((*clocks, batch.text_mask), rates, strict=True)]
-
-
-def restoration_loss(restored: Tensor, sequence: Tensor, gone: Tensor) -> Tensor:
-    """SmoothL1 between (B, T, d) and (B, T, d), averaged over the steps that are ``gone`` (B, T); 0 where none is."""
-    errors = functional.smooth_l1_loss(restored.float(), sequence.float(), reduction="none").mean(dim=2)
-    return (errors * gone).sum() / gone.sum().clamp_min(1)
 
 
 def attraction_loss(one: Tensor, other: Tensor, predictor: nn.Module) -> Tensor:

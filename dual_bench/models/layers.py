@@ -12,6 +12,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from dual_bench.types import Batch
+
 
 class Tried:
     """The values of a setting that ``dual-bench tune`` tries, smallest first; stands in the setting's annotation.
@@ -76,10 +78,15 @@ def some_step(sequence: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return sequence.masked_fill(~mask[:, :, None], 0.0), mask | first
 
 
-def holes(mask: Tensor, rates: Tensor) -> Tensor:
-    """Which valid steps go missing (B, T), each with the probability ``rates`` (B,) of its utterance, drawn from
-    torch's own generator: for models that train on sequences with holes."""
-    return mask & (torch.rand(mask.shape, device=mask.device) < rates[:, None])
+def drawn_holes(batch: Batch, steps: int, rates: Tensor) -> list[Tensor]:
+    """Which steps go missing, for models that train on sequences with holes: bins of the clock (B, steps) for voice and
+    for face, and words (B, T); none of a modality that is absent. Each goes with the probability ``rates`` (3, B) of
+    its modality and utterance, drawn from torch's own generator."""
+    clocks = [mask.any(dim=1, keepdim=True).expand(-1, steps) for mask in (batch.audio_mask, batch.vision_mask)]
+    return [
+        mask & (torch.rand(mask.shape, device=mask.device) < rate[:, None])
+        for mask, rate in zip((*clocks, batch.text_mask), rates, strict=True)
+    ]
 
 
 def lstm_states(lstm: nn.LSTM, sequence: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -48,13 +48,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dual_bench.models.emt_dlfr import drawn_holes
 from dual_bench.models.layers import (
     Attention,
     AttentionSettings,
     Block,
     FeedForward,
     Tried,
+    drawn_holes,
     positions,
     some_step,
     time_grid,

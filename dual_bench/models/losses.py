@@ -18,6 +18,12 @@ def task_loss(task: Task, logits: Tensor, target: Tensor, class_weights: Tensor 
     return functional.l1_loss(logits[:, 0].float(), target.float())
 
 
+def restoration_loss(restored: Tensor, sequence: Tensor, gone: Tensor) -> Tensor:
+    """SmoothL1 between (B, T, d) and (B, T, d), averaged over the steps that are ``gone`` (B, T); 0 where none is."""
+    errors = functional.smooth_l1_loss(restored.float(), sequence.float(), reduction="none").mean(dim=2)
+    return (errors * gone).sum() / gone.sum().clamp_min(1)
+
+
 def alignment_loss(a: Tensor, v: Tensor, temperature: float, negatives: str = "time") -> Tensor:
     """Symmetric InfoNCE over time of two sequences (B, T, d) on one clock (section 4 of DUAL).
 

@@ -48,7 +48,7 @@ from dual_bench.types import MODALITIES, Batch, Lesson, Output, Task, Widths
 _EPSILON = 1e-6
 
 
-class SelfMMSettings(ModelSettings):
+class SelfMmSettings(ModelSettings):
     width: Annotated[int, Field(ge=1), Tried(16, 32, 64)] = 32
     """Of the LSTMs' states, of F_t, and of every F*."""
     steps: Annotated[int, Field(ge=1)] = 16
@@ -150,12 +150,12 @@ class Head(nn.Module):
         return representation, self.answer(representation)
 
 
-class SelfMM(nn.Module):
+class SelfMm(nn.Module):
     """The whole model; its answer is that of the multimodal head."""
 
     text_enters_late = True
 
-    def __init__(self, widths: Widths, task: Task, settings: SelfMMSettings) -> None:
+    def __init__(self, widths: Widths, task: Task, settings: SelfMmSettings) -> None:
         super().__init__()
         s, self.settings, self.task = settings, settings, task
         self.modalities = frozenset(MODALITIES)
@@ -211,4 +211,4 @@ class SelfMM(nn.Module):
         return (answers.float() - labels).abs().sum(dim=2)
 
 
-SPEC = ModelSpec("self-mm", SelfMMSettings, SelfMM, partial(always, frozenset(MODALITIES)))
+SPEC = ModelSpec("self-mm", SelfMmSettings, SelfMm, partial(always, frozenset(MODALITIES)))

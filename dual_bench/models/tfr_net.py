@@ -35,7 +35,6 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dual_bench.models.layers import (
     Attention,
@@ -43,16 +42,17 @@ from dual_bench.models.layers import (
     Block,
     FeedForward,
     Tried,
-    holes,
+    drawn_holes,
     positions,
     some_step,
     time_grid,
 )
+from dual_bench.models.losses import restoration_loss
 from dual_bench.models.spec import ModelSpec, always
 from dual_bench.types import MODALITIES, Batch, Modality, Output, Task, Widths
 
 
-class TFRNetSettings(AttentionSettings):
+class TfrNetSettings(AttentionSettings):
     width: Annotated[int, Field(ge=4), Tried(16, 32, 64)] = 32
     steps: Annotated[int, Field(ge=1)] = 16
     layers: Annotated[int, Field(ge=1)] = 1
@@ -63,16 +63,10 @@ class TFRNetSettings(AttentionSettings):
     lambda_r: Annotated[float, Field(ge=0), Tried(0.1, 0.3, 1.0)] = 1.0
 
 
-def reconstruction_loss(found: Tensor, complete: Tensor, missing: Tensor) -> Tensor:
-    """SmoothL1 of sequences (B, T, d) at the steps ``missing`` (B, T): its mean, and zero where none is."""
-    each = functional.smooth_l1_loss(found.float(), complete.float(), reduction="none").mean(dim=2)
-    return (each * missing).sum() / missing.sum().clamp_min(1)
-
-
 class Stream(nn.Module):
     """All that one modality has for itself; x (B, T, width), mask (B, T)."""
 
-    def __init__(self, source: int, settings: TFRNetSettings) -> None:
+    def __init__(self, source: int, settings: TfrNetSettings) -> None:
         super().__init__()
         s, width = settings, settings.width
         self.project, self.norm = nn.Linear(source, width), nn.LayerNorm(width)
@@ -110,12 +104,12 @@ class Stream(nn.Module):
         return seen.masked_fill(beyond, -1.0).amax(dim=1)
 
 
-class TFRNet(nn.Module):
+class TfrNet(nn.Module):
     """The whole model. What voice and face read in themselves and in each other is ready before any word comes."""
 
     text_enters_late = True
 
-    def __init__(self, widths: Widths, task: Task, settings: TFRNetSettings) -> None:
+    def __init__(self, widths: Widths, task: Task, settings: TfrNetSettings) -> None:
         super().__init__()
         s = self.settings = settings
         self.modalities = frozenset(MODALITIES)
@@ -128,12 +122,13 @@ class TFRNet(nn.Module):
         if not self.training:
             return Output(self.decode(self.trunk(batch), batch.text, batch.text_mask))
         complete = (*self._on_clock(batch), batch.text)
-        missing = self.drawn_holes(batch)
+        rates = self.settings.missing * torch.rand(len(MODALITIES), len(batch.text), device=batch.text.device)
+        missing = drawn_holes(batch, self.settings.steps, rates)
         audio, vision, text = (u.masked_fill(g[:, :, None], 0.0) for u, g in zip(complete, missing, strict=True))
         text, mask = some_step(text, batch.text_mask)
         states = self._states(self._meet(audio, vision), text, mask)
         losses = [
-            reconstruction_loss(stream.reconstruct(h), u, g)
+            restoration_loss(stream.reconstruct(h), u, g)
             for stream, h, u, g in zip(self._streams, states, complete, missing, strict=True)
             if stream.reconstruct is not None
         ]
@@ -148,13 +143,6 @@ class TFRNet(nn.Module):
         """Logits (B, K) from what ``trunk`` gives and the words."""
         text, mask = some_step(text, text_mask)
         return self._answer(self._states(state, text, mask), mask)
-
-    def drawn_holes(self, batch: Batch) -> list[Tensor]:
-        """g_m (B, T_m) of voice and face on the clock and of the words, each drawn for itself; none where absent."""
-        clock = (batch.audio_mask, batch.vision_mask)
-        valid = [mask.any(dim=1, keepdim=True).expand(-1, self.settings.steps) for mask in clock]
-        rates = self.settings.missing * torch.rand(3, len(batch.text), device=batch.text.device)
-        return [holes(mask, rate) for mask, rate in zip([*valid, batch.text_mask], rates, strict=True)]
 
     @property
     def _streams(self) -> tuple[Stream, ...]:
@@ -189,4 +177,4 @@ class TFRNet(nn.Module):
         return self.head(torch.cat(pooled, dim=1))  # type: ignore[no-any-return]
 
 
-SPEC = ModelSpec("tfr-net", TFRNetSettings, TFRNet, partial(always, frozenset(MODALITIES)))
+SPEC = ModelSpec("tfr-net", TfrNetSettings, TfrNet, partial(always, frozenset(MODALITIES)))
