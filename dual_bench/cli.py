@@ -347,8 +347,8 @@ def check(
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
         styles = {"ok": "green", "FAILS": "bold red", "skipped": "dim"}
         for result in results:
-            told = f"{result.promise}: {result.detail}" if result.detail else result.promise
-            table.add_row(Text(result.verdict, styles[result.verdict]), Text(told))
+            detail = {"ok": "", "FAILS": f":\n{result.detail}", "skipped": f" ({result.detail})"}[result.verdict]
+            table.add_row(Text(result.verdict, styles[result.verdict]), Text(result.promise + detail))
         screen.print(table)
         failed = sum(result.verdict == "FAILS" for result in results)
         verdict = f"{failed} of {len(results)} checks fail" if failed else "nothing fails"

@@ -180,7 +180,7 @@ CASES: list[tuple[type[Plain], str, str]] = [
 ]  # fmt: skip
 
 
-def subject(kind: type[Plain]) -> models.Subject:
+def subject(kind: Callable[[Widths, Task], nn.Module]) -> models.Subject:
     def build(widths: Widths, task: Task) -> nn.Module:
         return kind(widths, task)
 
@@ -215,6 +215,25 @@ def test_a_model_that_keeps_its_promises_fails_nothing(check: str) -> None:
         assert found.verdict != "FAILS", found.detail
 
 
+class Constant(nn.Module):
+    """Reads nothing, and starts from nothing."""
+
+    modalities = frozenset[str]()
+
+    def __init__(self, widths: Widths, task: Task) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(task.outputs))
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.logits.expand(len(batch.text), -1)
+
+
+def test_a_model_that_reads_nothing_need_not_learn_anything_by_heart() -> None:
+    found = list(findings(models.PROMISES, subject(Constant)))
+    assert [f.promise for f in found if f.verdict == "FAILS"] == ["can be sent to another process"]
+    assert [f.detail for f in found if f.promise == "can learn 32 utterances by heart"] == ["it reads nothing"]
+
+
 def test_every_promise_of_a_model_is_broken_here_by_some_model() -> None:
     assert {check for _, check, _ in CASES} | {"crosses", "on_gpu"} == set(promised(models))
 
@@ -223,6 +242,17 @@ def test_a_record_that_says_otherwise_than_its_module_is_found_out() -> None:
     spec = replace(subject(ReadsInSecret).spec, reads=lambda settings: frozenset({"audio"}))
     found = checked(models, "reads", models.Subject(spec, spec.settings()))
     assert "the record says that it reads audio, the module audio and vision" in found.detail
+
+
+def falling_over(widths: Widths, task: Task) -> nn.Module:
+    raise KeyError("width")
+
+
+def test_what_ends_every_check_is_told_once() -> None:
+    spec = spec_of("broken", falling_over)
+    first, *rest = findings(models.PROMISES, models.Subject(spec, spec.settings()))
+    assert first.detail.startswith("model 'broken' cannot be built: KeyError: 'width' (test_check.py, line ")
+    assert {found.verdict for found in rest} == {"skipped"}
 
 
 # ------------------------------------------------------------------------------------------- corruptions
@@ -422,6 +452,7 @@ def test_what_is_wrong_with_a_manifest_is_a_finding_and_a_manifest_that_is_not_t
         (["checked_parts:Sum", "--as", "model"], "expected a function build(widths, task, setting=default, …)"),
         (["checked_parts:NUMBER"], "'checked_parts:NUMBER' is of type int: expected a model"),
         (["checked_parts:noise"], "looks like the function of a corruption; name the Corruption that holds it"),
+        (["dual", "--as", "corpus"], "unknown corpus 'dual'; known: "),
         (["checked_parts:modell"], "has no attribute 'modell'; did you mean 'model'?"),
         (["checked_part:model"], "part 'checked_part:model' cannot be loaded: No module named 'checked_part'"),
     ],

@@ -36,6 +36,8 @@ def examine(target: str, kind: str | None, data: Path) -> tuple[str, Iterator[Fi
         if given:
             raise UserError(f"corruption '{name}' has no settings; name it alone")
         return kind, findings(corruptions.PROMISES, load(name))
+    if not name.endswith(".csv"):
+        DATASETS.load(name)
     subject = corpora.Subject(partial(load_corpus, target, data))
     if name in DATASETS.entries and isinstance(subject.outcome, UserError):
         raise subject.outcome
