@@ -1,7 +1,7 @@
 """Fair budgets: every model may try as many settings as every other, its default first, and validation loss chooses.
 
 A trial trains a model with some settings in each regime of the study, and counts with the mean over the regimes of the
-validation loss of the epoch chosen. Nothing of the test part is read: jobs are made by ``prepare.training_job``, which
+validation loss of the epoch chosen. No trial sees the test part: jobs are made by ``prepare.training_job``, which
 knows the training and the validation part of a fold alone. In a cross-validation the validation utterances of one fold
 are test utterances of another, so each fold has trials of its own, and what they choose serves that fold alone. The
 trainings have a stream of their own: no seed of a study is chosen for.
@@ -253,12 +253,11 @@ class _Search:
         values = space(own, shared)
         self.default = {name: default_of(own, shared, name) for name in values}
         self.most = min(trials, len(grid))
-        self._stream = ("tuning", ready.plan.root_seed, self.variant.system, self.fold)
-        self._points = points(values, grid, self.default, trials, *self._stream)
+        stream = ("tuning", ready.plan.root_seed, self.variant.system, self.fold)
+        self._points = points(values, grid, self.default, trials, *stream)
         self._point: Point | None = self.default
 
-    @property
-    def title(self) -> str:
+    def __str__(self) -> str:
         return f"{self.variant.system} {self.fold} {len(self.tried) + 1}"
 
     def next(self) -> Trial | None:
@@ -323,7 +322,7 @@ def _work_off(
 
     def told(running: Iterable[_Search]) -> None:
         done = sum(len(search.tried) for search in searches)
-        report("trials", done, sum(search.most for search in searches), ", ".join(each.title for each in running))
+        report("trials", done, sum(search.most for search in searches), ", ".join(map(str, running)))
 
     def end(search: _Search, trial: Trial, losses: Mapping[str, float]) -> None:
         finished = replace(trial, losses=losses)
@@ -359,6 +358,7 @@ class _Ledger:
 
     def __init__(self, file: Path, regimes: Sequence[str]) -> None:
         self.file, self.regimes = file, regimes
+        self._columns = ("system", "fold", "trial", "settings", *regimes, "digest")
         self.known: dict[str, Trial] = {}
         if file.exists():
             with file.open(encoding="utf-8", newline="") as lines:
@@ -370,10 +370,6 @@ class _Ledger:
                     )
                 self.known = {trial.digest: trial for row in rows if (trial := self._read(row))}
         self.replace(self.known.values())
-
-    @property
-    def _columns(self) -> tuple[str, ...]:
-        return ("system", "fold", "trial", "settings", *self.regimes, "digest")
 
     def _read(self, row: Mapping[str, str | None]) -> Trial | None:
         if len(row["digest"] or "") != 64:

@@ -43,8 +43,8 @@ def table(evidence: Evidence) -> Table | None:
     regimes = f"the regime {tuning.regimes[0]}" if len(tuning.regimes) == 1 else f"regimes {listing(tuning.regimes)}"
     notes = (
         f"Every model might try {plural(tuning.trials, 'setting')} in each fold, its default first; one that has fewer "
-        f"to try spends fewer. Loss: on the validation part, in tuning, mean over {regimes}; no test utterance was "
-        "read.",
+        f"to try spends fewer. Loss: on the validation part, in tuning, mean over {regimes}; no trial saw a test "
+        "utterance of its fold.",
         "A variant of a model has the settings of its model, but those that the plan sets and those it has no use for.",
         *_other_training(evidence),
     )
