@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 from calling import invoke, refused
 
-from dual_bench.catalog import CATALOGS
+from dual_bench.catalog import CATALOGS, MODELS
+from dual_bench.features.audio import LogMel
+from dual_bench.features.vision import FrameDCT
+from dual_bench.models.spec import ModelSpec, parameter_count
+from dual_bench.plan import load_corpus
+from dual_bench.training import build
+from dual_bench.types import Task, Widths
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -109,6 +115,21 @@ def test_the_model_of_the_readme_is_checked_compared_and_trained_again_where_its
 def test_a_plain_function_is_a_file_of_thirty_lines() -> None:
     (code,) = blocks(section("### A model"), "python")
     assert len(code.splitlines()) <= 32
+
+
+def test_the_table_of_models_names_each_with_its_parameters_on_the_embedded_corpus() -> None:
+    widths = Widths(LogMel().width, FrameDCT().width, 384)
+    task = Task("classification", load_corpus("synthetic:utterances=48", Path()).task.classes)
+    sizes = {}
+    for name in MODELS.entries:
+        spec: ModelSpec = MODELS.load(name)
+        sizes[name] = parameter_count(build(spec, spec.settings(), widths, task, "sizes"))
+    told = {}
+    for names, _, counts in re.findall(
+        r"^\| (`.*?`) \| (.*) \| ([\d, ]+) \|$", section("## Models"), flags=re.MULTILINE
+    ):
+        told |= dict(zip(re.findall(r"`(.*?)`", names), counts.split(", "), strict=True))
+    assert told == {name: f"{count:,}" for name, count in sizes.items()}
 
 
 def test_the_groups_of_entry_points_are_those_of_the_readme() -> None:
