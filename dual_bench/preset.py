@@ -38,7 +38,7 @@ class Chosen(_Record):
     """Those that differ from the default."""
 
 
-class Asked(_Record):
+class Terms(_Record):
     """All that the trials of every model have in common."""
 
     corpus: str
@@ -61,7 +61,7 @@ class Preset(_Record):
     """That made it."""
     digest: str
     """sha256 of what was asked and of the trials."""
-    asked: Asked
+    asked: Terms
     models: dict[str, dict[str, Chosen]]
     """By system (a model, or a spec with settings of its own) and fold."""
 

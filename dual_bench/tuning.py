@@ -36,7 +36,7 @@ from dual_bench.job import THREADS, Job, trained
 from dual_bench.models.layers import Tried
 from dual_bench.plan import Cell, Plan, Variant, digest_of, largest_rates
 from dual_bench.prepare import Encoded, Report, ask, encode_all, in_silence, training_job
-from dual_bench.preset import Asked, Chosen, Preset, Setting, parsed
+from dual_bench.preset import Chosen, Preset, Setting, Terms, parsed
 from dual_bench.processes import cores, executor_of
 from dual_bench.seeding import generator, seed_of
 from dual_bench.store import check_writable, write_text
@@ -104,7 +104,7 @@ def tune(
         raise UserError("regime 'matched' trains a model for each corruption and rate; tune with --regimes clean,mixed")
     fields = {"seeds": 1, "draws": 1, "dependency": False, "presets": "", "rates": (0.0, max(plan.rates))}
     unread = ask(plan.model_copy(update=fields), None, data, cache, training.resolve_device(device), report)
-    wanted = Asked(
+    wanted = Terms(
         corpus=unread.corpus.name,
         fingerprint=unread.corpus.fingerprint,
         trials=trials,
@@ -147,7 +147,7 @@ def _optuna() -> Any:
     return optuna
 
 
-def _earlier(file: Path, wanted: Asked) -> Preset | None:
+def _earlier(file: Path, wanted: Terms) -> Preset | None:
     """What the file holds; UserError where that was tuned otherwise."""
     check_writable(file.parent)
     if not file.exists():
