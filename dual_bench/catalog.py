@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib
+import json
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,12 +77,14 @@ class Catalog:
             raise UserError(f"unknown {self.kind} '{name}'{did_you_mean(name, self.parts)}")
         try:
             return _resolve(self._target(name))
-        except (ImportError, AttributeError, TypeError, ValueError, SyntaxError) as error:
+        except Exception as error:  # of a file of the user's own, anything may come
             origin = f" {self.plugins[name].summary}" if name in self.plugins else ""
-            slip = error.name if isinstance(error, AttributeError) else None
-            near = difflib.get_close_matches(slip, dir(error.obj), n=1) if slip else []  # type: ignore[union-attr]
+            near: list[str] = []
+            if isinstance(error, AttributeError) and error.name:
+                near = difflib.get_close_matches(error.name, dir(error.obj), n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise UserError(f"{self.kind} '{name}'{origin} cannot be loaded: {error}{hint}") from error
+            reason = str(error) or type(error).__name__
+            raise UserError(f"{self.kind} '{name}'{origin} cannot be loaded: {reason}{hint}") from error
 
     def source(self, name: str) -> str:
         """sha256 of the file that a loaded part from elsewhere is in; empty for one that comes with dual-bench."""
@@ -95,6 +98,11 @@ class Catalog:
 def _resolve(target: str) -> Any:
     module, _, attribute = target.partition(":")
     return attrgetter(attribute)(importlib.import_module(module))
+
+
+def digest_of(value: object) -> str:
+    """sha256 of a value as JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -45,8 +45,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-screen = Console()
-errors = Console(stderr=True)
+screen = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
 
 Many = list[str] | None
 

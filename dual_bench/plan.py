@@ -6,8 +6,6 @@ condition: training is the dear part and conditions share it, so it is what is s
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +21,7 @@ from dual_bench.catalog import (
     METRICS,
     MODELS,
     did_you_mean,
+    digest_of,
     format_settings,
     parse_spec,
     validated,
@@ -415,8 +414,3 @@ def plan_digest(
         asked["presets"] = preset.digest
     fields = plan.model_dump(mode="json", exclude={"presets"})
     return digest_of({"plan": fields, "cells": [cell.digest for cell in wanted]} | asked)
-
-
-def digest_of(value: object) -> str:
-    """sha256 of a value as JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dual_bench.catalog import validated
+from dual_bench.catalog import digest_of, validated
 from dual_bench.types import Corpus, UserError
 
 AUTO = "auto"
@@ -52,6 +51,8 @@ class Terms(_Record):
     """What training of the regime ``mixed`` met, and the largest rate of each."""
     encoders: dict[str, str]
     training: dict[str, Setting]
+    code: str
+    """Versions of dual-bench and torch, and the commit, that the trials were made with."""
 
 
 class Preset(_Record):
@@ -60,7 +61,9 @@ class Preset(_Record):
     commands: tuple[str, ...]
     """That made it."""
     digest: str
-    """sha256 of what was asked and of the trials."""
+    """sha256 of all below."""
+    trials: str
+    """sha256 of the trials and their losses, which stand in the file beside this one."""
     asked: Terms
     models: dict[str, dict[str, Chosen]]
     """By system (a model, or a spec with settings of its own) and fold."""
@@ -69,10 +72,14 @@ class Preset(_Record):
         """What was chosen for a system, or else for its model, by fold; empty where neither was tuned."""
         return self.models.get(system) or self.models.get(model) or {}
 
+    def computed(self) -> str:
+        """What the digest has to be."""
+        return digest_of(self.model_dump(mode="json", exclude={"commands", "digest"}))
+
     def toml(self) -> str:
         """The file."""
         lines = ["# What `dual-bench tune` chose on validation parts, and how much it tried; made by these commands."]
-        lines += [f"{name} = {_toml(getattr(self, name))}" for name in ("commands", "digest")]
+        lines += [f"{name} = {_toml(getattr(self, name))}" for name in ("commands", "digest", "trials")]
         lines += ["", "[asked]"]
         lines += [f"{name} = {_toml(value)}" for name, value in self.asked.model_dump(mode="json").items()]
         for system, folds in self.models.items():
@@ -123,11 +130,17 @@ def read_preset(name: str, corpus: Corpus) -> Preset:
 
 
 def parsed(text: str, where: str) -> Preset:
-    """The preset that a file holds."""
+    """The preset that a file holds; UserError where it is none, or was changed by hand."""
     try:
-        return validated(Preset, tomllib.loads(text), f"presets {where}")
+        found = validated(Preset, tomllib.loads(text), f"presets {where}")
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"presets {where} are not TOML: {error}") from None
+    if found.digest != found.computed():
+        raise UserError(
+            f"presets {where} are not what `dual-bench tune` wrote: expected digest {found.computed()[:12]}, found "
+            f"{found.digest[:12]}; tune again, or set what you want in the study (`--models dual:width=64`)"
+        )
+    return found
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -137,14 +150,15 @@ def applied(settings: S, chosen: Mapping[str, Setting], what: str) -> S:
     """The settings with those chosen where the user set none.
 
     A variant may have no use for a setting that was tuned with its model (a loss whose part is off): such a one keeps
-    its default. UserError where the model does not know it at all.
+    its default. UserError where the model itself does not take what was chosen.
     """
     given: dict[str, Any] = settings.model_dump(exclude_unset=True)
     for name, value in chosen.items():
-        if name not in type(settings).model_fields:
+        if name in given:
+            continue
+        try:
+            settings = type(settings).model_validate(given | {name: value})
+            given = {**given, name: value}
+        except ValidationError:
             validated(type(settings), {name: value}, what)
-        if name not in given:
-            with suppress(ValidationError):
-                settings = type(settings).model_validate(given | {name: value})
-                given = {**given, name: value}
     return settings

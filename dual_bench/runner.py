@@ -311,12 +311,17 @@ def _tuning(ready: Prepared) -> schema.TuningInfo | None:
         own = {name: getattr(cell.settings, name) for name in chosen.settings}
         taken = {name: value for name, value in own.items() if value != getattr(cell.variant.settings, name)}
         systems.setdefault(system, {})[fold] = schema.TunedInfo(
-            spent=chosen.spent, settings=format_settings(taken), default=chosen.default, best=chosen.best
+            spent=chosen.spent,
+            settings=format_settings(taken),
+            default=chosen.default,
+            best=chosen.best,
+            of="" if system in ready.preset.models else cell.variant.model,
         )
     return schema.TuningInfo(
         digest=ready.preset.digest,
         trials=asked.trials,
         regimes=asked.regimes,
+        corruptions=asked.corruptions,
         training=dict(asked.training),
         systems=systems,
     )

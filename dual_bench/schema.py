@@ -189,6 +189,8 @@ class TunedInfo(_Record):
     """Validation loss of the default settings: the mean over the regimes of tuning."""
     best: float
     """The same of the settings chosen."""
+    of: str = ""
+    """The system that was tuned, where that is the model of this one and not it itself."""
 
 
 class TuningInfo(_Record):
@@ -200,6 +202,8 @@ class TuningInfo(_Record):
     """Distinct settings that each model might try in each fold."""
     regimes: tuple[str, ...]
     """In what models were trained to choose."""
+    corruptions: dict[str, float]
+    """What noise the regime ``mixed`` met there, and the largest rate of each."""
     training: dict[str, Any]
     """How."""
     systems: dict[str, dict[str, TunedInfo]]

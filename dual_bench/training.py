@@ -235,15 +235,16 @@ def fit(
     """
     began = time.perf_counter()
     optimiser = _optimiser(module, settings, resident.device)
-    loss_of = partial(
-        _losses, module, resident, task, class_weights=_class_weights(task, train, settings, resident.device)
-    )
+    class_weights = _class_weights(task, train, settings, resident.device)
+    loss_of = partial(_losses, module, resident, task, class_weights=class_weights)
     everyone = torch.from_numpy(train.targets).float().to(resident.device)
+    places = torch.arange(len(everyone), device=everyone.device)
     best, best_epoch, history = {}, 0, []
     with torch_stream("dropout", *stream):
         for epoch in range(1, settings.epochs + 1):
             rng = generator("batches", epoch, *stream)
-            parts = _train_epoch(module, optimiser, train, settings, rng, loss_of, absent, everyone, epoch)
+            lesson = Lesson(everyone, everyone, places, epoch, class_weights)
+            parts = _train_epoch(module, optimiser, train, settings, rng, loss_of, absent, lesson)
             parts["validation"] = _validate(module, validation, loss_of, absent, settings, *stream)
             history.append(parts)
             if best_epoch == 0 or parts["validation"] < history[best_epoch - 1]["validation"]:
@@ -270,10 +271,9 @@ def _train_epoch(
     rng: np.random.Generator,
     loss_of: Any,
     absent: float,
-    everyone: Tensor,
-    epoch: int,
+    lesson: Lesson,
 ) -> dict[str, float]:
-    """One pass over the training part; the mean of each part of the loss."""
+    """One pass over the training part, of which ``lesson`` tells all; the mean of each part of the loss."""
     module.train()
     order = rng.permutation(len(train.rows))
     variant = rng.integers(len(train.texts), size=len(order))
@@ -281,9 +281,7 @@ def _train_epoch(
     for start in range(0, len(order), settings.batch_size):
         chosen = order[start : start + settings.batch_size]
         read = (train.rows[chosen], train.texts[variant[chosen], chosen], train.targets[chosen])
-        places = torch.from_numpy(chosen).to(everyone.device)
-        lesson = Lesson(everyone[places], everyone, places, epoch)
-        parts = loss_of(*read, rng=rng, absent=absent, lesson=lesson)
+        parts = loss_of(*read, rng=rng, absent=absent, lesson=lesson.of(lesson.places[torch.from_numpy(chosen)]))
         if optimiser is not None:
             optimiser.zero_grad(set_to_none=True)
             parts["total"].backward()

@@ -30,11 +30,11 @@ from typing import Any, cast
 import pandas as pd
 from pydantic import BaseModel, ValidationError
 
-from dual_bench import training
-from dual_bench.catalog import format_settings, parse_spec
+from dual_bench import provenance, training
+from dual_bench.catalog import digest_of, format_settings, parse_spec
 from dual_bench.job import THREADS, Job, trained
 from dual_bench.models.layers import Tried
-from dual_bench.plan import Cell, Plan, Variant, digest_of, largest_rates
+from dual_bench.plan import Cell, Plan, Variant, largest_rates
 from dual_bench.prepare import Encoded, Report, ask, encode_all, in_silence, training_job
 from dual_bench.preset import Chosen, Preset, Setting, Terms, parsed
 from dual_bench.processes import cores, executor_of
@@ -102,7 +102,8 @@ def tune(
     _optuna()
     if "matched" in plan.regimes:
         raise UserError("regime 'matched' trains a model for each corruption and rate; tune with --regimes clean,mixed")
-    fields = {"seeds": 1, "draws": 1, "dependency": False, "presets": "", "rates": (0.0, max(plan.rates))}
+    fields = {"seeds": 1, "draws": 1, "dependency": False, "presets": "", "rates": (0.0, max(plan.rates, default=0.0))}
+    code = provenance.code(provenance.gather(training.resolve_device(device), THREADS, jobs, 1))
     unread = ask(plan.model_copy(update=fields), None, data, cache, training.resolve_device(device), report)
     wanted = Terms(
         corpus=unread.corpus.name,
@@ -114,12 +115,13 @@ def tune(
         corruptions=largest_rates(unread.conditions) if "mixed" in plan.regimes else {},
         encoders=unread.encoders,
         training=plan.training.model_dump(mode="json"),
+        code=code,
     )
     file = out or Path("reports") / f"tuning-{unread.corpus.name}.toml"
     earlier = _earlier(file, wanted)
     ledger = _Ledger(file.with_name(f"{file.stem}-trials.csv"), plan.regimes)
     ready = encode_all(unread, cache, report)
-    searches = _searches(ready, trials, ledger.known)
+    searches = _searches(ready, trials, code, ledger.known)
     before = len(ledger.known)
     jobs = jobs or (cores() if ready.device == "cpu" else 1)
     with executor_of(jobs, len(searches)) as executor:
@@ -129,10 +131,13 @@ def tune(
     done = [trial for search in searches for trial in search.tried]
     others = [trial for trial in ledger.known.values() if trial.system in kept.keys() - {t.system for t in done}]
     rows = sorted([*others, *done], key=lambda trial: (trial.system, trial.fold, trial.number))
-    ledger.replace(rows)
+    ledger.replace([*rows, *(trial for trial in ledger.known.values() if trial.system not in found)])
     commands = dict.fromkeys((*(earlier.commands if earlier else ()), shlex.join(["dual-bench", *sys.argv[1:]])))
-    digest = digest_of([wanted.model_dump(mode="json"), [(t.digest, dict(t.losses)) for t in rows]])
-    preset = Preset(commands=tuple(commands), digest=digest, asked=wanted, models=dict(sorted(found.items())))
+    evidence = digest_of([(trial.digest, dict(trial.losses)) for trial in rows])
+    preset = Preset(
+        commands=tuple(commands), digest="", trials=evidence, asked=wanted, models=dict(sorted(found.items()))
+    )
+    preset = preset.model_copy(update={"digest": preset.computed()})
     write_text(file, preset.toml())
     now = len(ledger.known) - before
     return Tuned(preset, file, now, len(done) - now)
@@ -162,14 +167,22 @@ def _earlier(file: Path, wanted: Terms) -> Preset | None:
     return found
 
 
-def _searches(ready: Encoded, trials: int, known: Mapping[str, Trial]) -> list[_Search]:
-    """One for each system and fold."""
+def _searches(ready: Encoded, trials: int, code: str, known: Mapping[str, Trial]) -> list[_Search]:
+    """One for each system and fold; UserError where a spec pins a setting to its default: the preset would be taken for
+    that of a model whose settings are all free."""
     cells: dict[tuple[str, int], list[Cell]] = {}
     for cell in ready.wanted:
         cells.setdefault((cell.variant.system, cell.fold), []).append(cell)
     own = {cell.variant.system: cell.variant.settings for cell in ready.wanted}
+    for cell in ready.wanted:
+        changed = parse_spec(f"x:{cell.variant.changed}")[1]
+        if pinned := cell.variant.settings.model_fields_set - changed.keys():
+            raise UserError(
+                f"'{cell.variant.model}' sets {', '.join(sorted(pinned))} to the default, which tuning tries in any "
+                "case; leave it out"
+            )
     grids = {name: grid_of(settings, space(settings, ready.plan.training)) for name, settings in own.items()}
-    return [_Search(ready, each, grids[system], trials, known) for (system, _), each in cells.items()]
+    return [_Search(ready, each, grids[system], trials, code, known) for (system, _), each in cells.items()]
 
 
 def _chosen(searches: Sequence[_Search]) -> dict[str, dict[str, Chosen]]:
@@ -243,9 +256,15 @@ class _Search:
     """The trials of one system in one fold, one after the other."""
 
     def __init__(
-        self, ready: Encoded, cells: Sequence[Cell], grid: Sequence[Point], trials: int, known: Mapping[str, Trial]
+        self,
+        ready: Encoded,
+        cells: Sequence[Cell],
+        grid: Sequence[Point],
+        trials: int,
+        code: str,
+        known: Mapping[str, Trial],
     ) -> None:
-        self.ready, self.cells, self.known = ready, cells, known
+        self.ready, self.cells, self.code, self.known = ready, cells, code, known
         self.variant: Variant = cells[0].variant
         self.fold = ready.corpus.folds[cells[0].fold].name
         self.tried: list[Trial] = []
@@ -288,7 +307,7 @@ class _Search:
 
     def _trial(self, point: Point) -> Trial:
         changed = {name: value for name, value in point.items() if value != self.default[name]}
-        digest = digest_of({"tuning": 1, "cells": [c.digest for c in self.cells], "settings": changed})
+        digest = digest_of({"code": self.code, "cells": [c.digest for c in self.cells], "settings": changed})
         return Trial(digest, self.variant.system, self.fold, len(self.tried) + 1, changed, {})
 
     def _settings(self, changed: Point) -> BaseModel:

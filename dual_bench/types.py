@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -315,12 +315,18 @@ class Corruption:
 @dataclass(frozen=True)
 class Lesson:
     """What training alone knows of a batch: the ``targets`` (B,) of its rows; the targets of all n training utterances,
-    ``everyone`` (n,), and which of them each row is, ``places`` (B,); and the ``epoch``, from 1."""
+    ``everyone`` (n,), and which of them each row is, ``places`` (B,); the ``epoch``, from 1; and the ``class_weights``
+    (K,) of the task's loss, where training has some."""
 
     targets: torch.Tensor
     everyone: torch.Tensor
     places: torch.Tensor
     epoch: int
+    class_weights: torch.Tensor | None = None
+
+    def of(self, places: torch.Tensor) -> Lesson:
+        """The lesson of some of its training utterances (B,)."""
+        return replace(self, targets=self.everyone[places], places=places)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def shifted(y_m: float, alpha_s: float, alpha_m: float) -> float:
     """The new label of a value, through the functions under test."""
     column = torch.tensor([[y_m]])
     s, m = torch.tensor([[[alpha_s]]]), torch.tensor([[alpha_m]])
-    return new_labels(VALUES, column, s, m, -3.0, 3.0).item()
+    return new_labels(VALUES, column, s, m, torch.tensor([-3.0, 3.0])).item()
 
 
 def taught(task: Task, targets: Tensor, spaces: Tensor, epochs: int) -> UnimodalLabels:
@@ -54,7 +54,9 @@ def test_a_new_label_is_the_mean_of_equal_ratios_and_of_equal_differences(
 def test_a_new_label_of_a_distribution_is_half_the_difference_away_cut_and_normalised() -> None:
     y_m, alpha_s, alpha_m = [1.0, 0.0, 0.0], [0.2, 0.7, 0.1], [0.5, 0.1, 0.4]
     cut = [max(0.0, y + (s - m) / 2) for y, s, m in zip(y_m, alpha_s, alpha_m, strict=True)]
-    found = new_labels(CLASSES, torch.tensor([y_m]), torch.tensor([[alpha_s]]), torch.tensor([alpha_m]), 0, 1)
+    found = new_labels(
+        CLASSES, torch.tensor([y_m]), torch.tensor([[alpha_s]]), torch.tensor([alpha_m]), torch.tensor([0.0, 1.0])
+    )
     torch.testing.assert_close(found[0, 0], torch.tensor([c / sum(cut) for c in cut]))
     assert cut[2] == 0.0
 
@@ -63,7 +65,7 @@ def test_where_a_space_says_what_the_multimodal_one_says_the_label_stays() -> No
     assert shifted(1.5, 0.3, 0.3) == 1.5
     same = torch.tensor([[0.2, 0.5, 0.3]])
     y_m = torch.tensor([[0.0, 1.0, 0.0]])
-    assert torch.equal(new_labels(CLASSES, y_m, same[None], same, 0, 1)[0], y_m)
+    assert torch.equal(new_labels(CLASSES, y_m, same[None], same, torch.tensor([0.0, 1.0]))[0], y_m)
 
 
 def test_where_both_alphas_are_zero_the_label_stays() -> None:
@@ -244,6 +246,14 @@ def test_the_unimodal_loss_weighs_an_utterance_by_how_far_its_label_has_moved() 
     answers, labels, y_m = (torch.tensor(v).view(-1, 2, 1) for v in ([1.0, 2.0] * 3, [0.5, -1.0] * 3, [0.5, 1.0]))
     found = made(VALUES).unimodal_loss(answers, labels, y_m[0])
     assert found.item() == pytest.approx(3 * math.tanh(2.0) * 3.0 / 2, abs=1e-5)
+
+
+def test_class_weights_weigh_the_unimodal_losses_of_classes_too() -> None:
+    labels = torch.tensor([[[0.2, 0.8, 0.0]]]).repeat(3, 1, 1)
+    answers, y_m = torch.zeros(3, 1, 3), torch.tensor([[1.0, 0.0, 0.0]])
+    model, weights = made(CLASSES), torch.tensor([3.0, 0.5, 1.0])
+    plain, weighed = (float(model.unimodal_loss(answers, labels, y_m, given)) for given in (None, weights))
+    assert weighed / plain == pytest.approx(0.2 * 3.0 + 0.8 * 0.5)
 
 
 def test_the_unimodal_loss_of_classes_is_a_weighted_cross_entropy_with_the_labels() -> None:

@@ -35,7 +35,8 @@ from dual_bench.training import (
 )
 from dual_bench.types import MODALITIES, SUBSETS, Batch, Modality, Output, Ragged, Task, Widths
 
-WIDTHS = Widths(audio=5, vision=7, text=6)
+WIDTHS = Widths(audio=8, vision=16, text=24)
+"""All different, and such that up to 8 heads can share them, as those of the real encoders."""
 CLASSES = Task("classification", ("a", "b", "c", "d"))
 VALUE = Task("regression", low=-3.0, high=3.0)
 
@@ -143,10 +144,12 @@ def finite(subject: Subject) -> str | None:
 
 
 def padding(subject: Subject) -> str | None:
-    module, batch = subject.made(), made_batch()
-    together = _logits(module, batch)
-    rows = [(row, extra) for row in range(4) for extra in (0, 7)]
-    worst = max(_apart(_logits(module, _alone(batch, row, extra))[0], together[row]) for row, extra in rows)
+    batch, worst = made_batch(), 0.0
+    for module in (subject.made(CLASSES), subject.made(VALUE)):
+        together = _logits(module, batch)
+        rows = [(row, extra) for row in range(4) for extra in (0, 7)]
+        apart = (_apart(_logits(module, _alone(batch, row, extra))[0], together[row]) for row, extra in rows)
+        worst = max(worst, *apart)
     if worst > _NEAR:
         return (
             f"an utterance alone and in a padded batch gets different logits (largest difference {worst:.2g}): a "
@@ -242,8 +245,9 @@ def predicts(subject: Subject) -> str | None:
 
 
 def gradients(subject: Subject) -> str | None:
-    found = _gradients(subject.made(), made_batch())
-    dead = [name for name, gradient in found.items() if gradient is None or not gradient.abs().sum()]
+    each = [_gradients(subject.made(task), made_batch()) for task in (CLASSES, VALUE)]
+    found = [pair for gradients in each for pair in gradients.items()]
+    dead = list(dict.fromkeys(name for name, gradient in found if gradient is None or not gradient.abs().sum()))
     if dead:
         return (
             f"no gradient reaches {', '.join(dead)}; use {'it' if len(dead) == 1 else 'them'} in forward, or remove it"
@@ -274,9 +278,12 @@ def streams(subject: Subject) -> str | None:
 def trains_alike(subject: Subject) -> str | None:
     weights = []
     for _ in range(2):
-        module = subject.made()
-        _fitted(module, 2, 0)
-        weights.append(module.state_dict())
+        found: dict[str, Tensor] = {}
+        for task in (CLASSES, VALUE):
+            module = subject.made(task)
+            _fitted(module, 2, 0, task)
+            found |= {f"{task.kind} {name}": value for name, value in module.state_dict().items()}
+        weights.append(found)
     apart = {name: _apart(weights[0][name].float(), weights[1][name].float()) for name in weights[0]}
     if max(apart.values(), default=0.0) > 0:
         return (
@@ -286,14 +293,16 @@ def trains_alike(subject: Subject) -> str | None:
     return None
 
 
-def _fitted(module: nn.Module, epochs: int, number: int) -> tuple[Resident, Examples]:
+def _fitted(
+    module: nn.Module, epochs: int, number: int, task: Task = CLASSES, device: str = "cpu"
+) -> tuple[Resident, Examples]:
     """Train on 32 utterances, 8 of each class, which also choose the best epoch."""
     rows = np.arange(32)
     examples = Examples(rows, rows[None], (rows % 4).astype(float))
     settings = TrainingSettings(epochs=epochs, patience=epochs, batch_size=32, learning_rate=3e-3, weight_decay=0.0)
-    with exact_repeats("cpu", 1):
-        resident = Resident(_inputs(32), rows, modalities_of(module), "cpu")
-        fit(module, resident, examples, examples, CLASSES, settings, "contract", number)
+    with exact_repeats(device, 1):
+        resident = Resident(_inputs(32), rows, modalities_of(module), device)
+        fit(module, resident, examples, examples, task, settings, "contract", number)
     return resident, examples
 
 
@@ -357,7 +366,9 @@ def on_gpu(subject: Subject) -> str | None:
     found = _logits(module.to(device), there).cpu()
     if (worst := _apart(found, expected)) > 1e-3:
         return f"on {device} it gives other logits than on the CPU (largest difference {worst:.2g})"
-    _gradients(module, there)
+    resident, examples = _fitted(module, 1, 0, CLASSES, device)
+    with exact_repeats(device, 1):
+        predict(module, resident, CLASSES, Queries(examples.rows, examples.rows))
     return None
 
 

@@ -17,12 +17,19 @@ from dual_bench.models.spec import ModelSpec, always
 from dual_bench.types import Batch, Modality, Output, Task, Widths
 
 
+class ConstantSettings(ModelSettings):
+    """Nothing is descended, so there is no rate to choose."""
+
+    learning_rate: None = None
+    weight_decay: None = None
+
+
 class Constant(nn.Module):
     """The same logits (B, K) for every utterance."""
 
     answer: Tensor
 
-    def __init__(self, widths: Widths, task: Task, settings: ModelSettings) -> None:
+    def __init__(self, widths: Widths, task: Task, settings: ConstantSettings) -> None:
         super().__init__()
         self.modalities: frozenset[Modality] = frozenset()
         self.task = task
@@ -42,4 +49,4 @@ def best_constant(task: Task, targets: Tensor) -> Tensor:
     return (counts / len(targets)).clamp_min(1e-6).log()
 
 
-SPEC = ModelSpec("constant", ModelSettings, Constant, partial(always, frozenset()))
+SPEC = ModelSpec("constant", ConstantSettings, Constant, partial(always, frozenset()))

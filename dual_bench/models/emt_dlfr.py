@@ -31,8 +31,7 @@ Departures
 * u_text is the mean token (there: BERT's [CLS]).
 * Projectors and predictors of the high level have layer normalisation in place of batch normalisation, and so a batch
   of one can be learned from.
-* The weights of the losses and the sizes are not the paper's, whose model is wider and deeper. One layer is the
-  default, for the cost of it: two take twice the time.
+* The weights of the losses and the sizes are not the paper's, whose model is wider and deeper.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ from dual_bench.types import MODALITIES, Batch, Lesson, Output, Task, Widths
 
 class EmtDlfrSettings(AttentionSettings):
     width: Annotated[int, Field(ge=4), Tried(16, 32, 64)] = 32
-    layers: Annotated[int, Field(ge=1), Tried(1, 2, 3)] = 1
+    layers: Annotated[int, Field(ge=1), Tried(1, 2, 3)] = 2
     """With one, what a sequence learns from the context serves the restoration alone; with more, the answer too."""
     steps: Annotated[int, Field(ge=1)] = 16
     dropout: Annotated[float, Field(ge=0, lt=1), Tried(0.1, 0.3, 0.5)] = 0.3
@@ -198,7 +197,8 @@ class EmtDlfr(nn.Module):
                 losses.append(attraction_loss(z[:size], z[size:], predict))
             terms["attraction"] = (s.lambda_attraction, torch.stack(losses).sum())
             if lesson is not None:
-                terms["complete_view"] = (s.lambda_attraction, task_loss(self.task, view.logits[size:], lesson.targets))
+                loss = task_loss(self.task, view.logits[size:], lesson.targets, lesson.class_weights)
+                terms["complete_view"] = (s.lambda_attraction, loss)
         return terms
 
     def on_clock(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -224,7 +224,7 @@ class EmtDlfr(nn.Module):
         utterances = [audio[:, -1], vision[:, -1], masked_mean(words, text_mask)]
         context = torch.stack(utterances, dim=1)
         everywhere = text_mask.new_ones(audio.shape[:2])
-        local = [x + positions(x.shape[1], x.shape[2]).to(x) for x in (audio, vision, words)]
+        local = [x + positions(x.shape[1], x.shape[2], x.device) for x in (audio, vision, words)]
         masks = [everywhere, everywhere, text_mask]
         for to_context, to_local in zip(self.to_context, self.to_local, strict=False):  # the last has no second
             context, local = to_context(context, local, masks), to_local(context, local, masks)

@@ -100,9 +100,10 @@ def lstm_states(lstm: nn.LSTM, sequence: Tensor, mask: Tensor) -> tuple[Tensor, 
     return unpacked, last[-directions:].transpose(0, 1).flatten(1)
 
 
-def positions(steps: int, width: int) -> Tensor:
+def positions(steps: int, width: int, device: torch.device | None = None) -> Tensor:
     """Sinusoidal positions (steps, width) of Vaswani et al. 2017, section 3.5."""
-    angle = torch.arange(steps)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    frequency = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000.0) / width))
+    angle = torch.arange(steps, device=device)[:, None] * frequency
     return torch.stack([angle.sin(), angle.cos()], dim=2).reshape(steps, -1)[:, :width]
 
 

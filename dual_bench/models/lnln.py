@@ -33,8 +33,8 @@ Readings and departures
 * The true completeness in training is that of the holes made here, 0 for an utterance without words. Words lost from
   the text before it is encoded leave no hole, so nothing teaches w about those.
 * Positions are sinusoidal and only in 1 (there: learned, everywhere); C has no tokens of its own.
-* The weights of the losses are those of the published settings for CMU-MOSI; sizes are smaller (there n = 8, d = 128,
-  L = 2).
+* A value is taught by its absolute error, as all models are here; the published code squares it. The weights of the
+  other losses are those of its settings for CMU-MOSI; sizes are smaller (there n = 8, d = 128, L = 2).
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Embedding(nn.Module):
 
     def forward(self, sequence: Tensor, mask: Tensor | None = None) -> Tensor:
         x = self.project(sequence)
-        return self.digest(x + positions(x.shape[1], x.shape[2]).to(x), mask)  # type: ignore[no-any-return]
+        return self.digest(x + positions(x.shape[1], x.shape[2], x.device), mask)  # type: ignore[no-any-return]
 
 
 class CompletenessCheck(nn.Module):

@@ -25,6 +25,7 @@ Departures:
 * Voice and face come on a clock of ``steps`` bins (``time_grid``), for cost and as in the other models here. Each
   modality has a bidirectional LSTM of one layer, over frozen token embeddings where it reads words; the authors stack
   two, and may read words by the mean of BERT's states instead.
+* A value is taught by its absolute error, as all models are here; the authors square it.
 * What is absent is zeros, on every bin of the clock or as one word. Its vectors enter fusion and losses like any
   other; the paper knows no absence.
 * The transformer layer is pre-norm with a GELU hidden layer of twice the width, as in the other models here; the
@@ -85,7 +86,8 @@ def difference_loss(invariant: Tensor, specific: Tensor) -> Tensor:
     """Overlap of each modality's subspaces, and of the specific ones with each other; both (B, modalities, d)."""
     c, p = (_directions(x.float()) for x in (invariant, specific))
     pairs = [*zip(c, p, strict=True), *combinations(p, 2)]
-    return torch.stack([(a.T @ b).square().mean() for a, b in pairs]).sum()
+    with torch.autocast(invariant.device.type, enabled=False):  # whose matrix products would round what .float() kept
+        return torch.stack([(a.T @ b).square().mean() for a, b in pairs]).sum()
 
 
 def _directions(x: Tensor) -> tuple[Tensor, ...]:
@@ -99,15 +101,19 @@ def reconstruction_loss(u: Tensor, rebuilt: Tensor) -> Tensor:
 
 
 class UtteranceEncoder(nn.Module):
-    """Section 1: a sequence (B, T, source) to u (B, d)."""
+    """Section 1: a sequence (B, T, source) to u (B, d); with a mask where not every step is valid."""
 
     def __init__(self, source: int, width: int) -> None:
         super().__init__()
         self.lstm = nn.LSTM(source, width, batch_first=True, bidirectional=True)
         self.project = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.LayerNorm(width))
 
-    def forward(self, sequence: Tensor, mask: Tensor) -> Tensor:
-        return self.project(lstm_states(self.lstm, sequence, mask)[1])  # type: ignore[no-any-return]
+    def forward(self, sequence: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is None:
+            last = self.lstm(sequence)[1][0].transpose(0, 1).flatten(1)
+        else:
+            last = lstm_states(self.lstm, sequence, mask)[1]
+        return self.project(last)  # type: ignore[no-any-return]
 
 
 def subspace(width: int) -> nn.Module:
@@ -144,10 +150,9 @@ class Misa(nn.Module):
 
     def trunk(self, batch: Batch) -> Tensor:
         """What no text can reach: u of voice and face, (B, 2, d)."""
-        clock = batch.audio_mask.new_ones(len(batch.audio), self.settings.steps)
         audio = time_grid(batch.audio, batch.audio_mask, self.settings.steps)
         vision = time_grid(batch.vision, batch.vision_mask, self.settings.steps)
-        return torch.stack([self.utterance["audio"](audio, clock), self.utterance["vision"](vision, clock)], dim=1)
+        return torch.stack([self.utterance["audio"](audio), self.utterance["vision"](vision)], dim=1)
 
     def decode(self, state: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
         """Logits (B, K) from what ``trunk`` gives and the words."""

@@ -164,7 +164,7 @@ class Mult(nn.Module):
     def _low_level(self, modality: Modality, sequence: Tensor) -> Tensor:
         """Section 1, (B, T, source) to (B, T, d); what is not valid must be zeros."""
         features: Tensor = self.convolutions[modality](sequence.transpose(1, 2)).transpose(1, 2)
-        return features + positions(sequence.shape[1], self.settings.width).to(features.device)
+        return features + positions(sequence.shape[1], self.settings.width, features.device)
 
 
 SPEC = ModelSpec("mult", MultSettings, Mult, partial(always, frozenset(MODALITIES)))

@@ -69,7 +69,8 @@ def distances(task: Task, representations: Tensor, everyone: Tensor, labels: Ten
     else:
         members = torch.cat([labels < 0, labels > 0], dim=2).float()
     count = members.sum(dim=1)
-    centres = members.transpose(1, 2) @ everyone / count[:, :, None].clamp_min(1)
+    with torch.autocast(everyone.device.type, enabled=False):  # half precision would blur what is compared
+        centres = members.transpose(1, 2) @ everyone / count[:, :, None].clamp_min(1)
     squared = (representations[:, :, None] - centres[:, None]).square().sum(dim=3)
     return (squared / math.sqrt(everyone.shape[2])).masked_fill(count[:, None] == 0, math.inf)
 
@@ -85,13 +86,13 @@ def relative(task: Task, distance: Tensor) -> Tensor:
     return alpha.masked_fill(distance.isinf().any(dim=2, keepdim=True), 0.0)
 
 
-def new_labels(task: Task, y_m: Tensor, alpha_s: Tensor, alpha_m: Tensor, low: float, high: float) -> Tensor:
-    """What the distances make of y_m (B, K), for each alpha_s (S, B, K); values within [low, high]."""
+def new_labels(task: Task, y_m: Tensor, alpha_s: Tensor, alpha_m: Tensor, targets: Tensor) -> Tensor:
+    """What the distances make of y_m (B, K), for each alpha_s (S, B, K); values in the range of all targets (n,)."""
     if _classes(task):
         shifted = (y_m + (alpha_s - alpha_m) / 2).clamp_min(0)
         return shifted / shifted.sum(dim=2, keepdim=True)
     quotient = (y_m + alpha_m) / torch.copysign(alpha_m.abs().clamp_min(_EPSILON), alpha_m)
-    return (y_m + (alpha_s - alpha_m) / 2 * quotient).clamp(low, high)
+    return (y_m + (alpha_s - alpha_m) / 2 * quotient).clamp(targets.min(), targets.max())
 
 
 def momentum(before: Tensor, new: Tensor, epoch: int) -> Tensor:
@@ -131,8 +132,7 @@ class UnimodalLabels(nn.Module):
         if lesson.epoch > 1:
             labels = torch.cat([own_label(self.task, lesson.everyone)[None], self.labels])
             alpha = relative(self.task, distances(self.task, representations, self.representations, labels))
-            low, high = lesson.everyone.min().item(), lesson.everyone.max().item()
-            new = new_labels(self.task, own_label(self.task, lesson.targets), alpha[1:], alpha[0], low, high)
+            new = new_labels(self.task, own_label(self.task, lesson.targets), alpha[1:], alpha[0], lesson.everyone)
             self.labels[:, lesson.places] = momentum(self.labels[:, lesson.places], new, lesson.epoch)
         self.representations[:, lesson.places] = representations
 
@@ -179,14 +179,18 @@ class SelfMm(nn.Module):
             loss = self._distances(answers, taught.expand_as(answers)).mean(dim=1).sum()
         else:
             labels = self.generation.of(batch.lesson)
-            loss = self.unimodal_loss(answers, labels, own_label(self.task, batch.lesson.targets))
-            self.generation.learn(batch.lesson, torch.stack([representation, *(own for own, _ in heads)]))
+            own = own_label(self.task, batch.lesson.targets)
+            loss = self.unimodal_loss(answers, labels, own, batch.lesson.class_weights)
+            self.generation.learn(batch.lesson, torch.stack([representation, *(found for found, _ in heads)]))
         return Output(logits, {"unimodal": (self.settings.lambda_unimodal, loss)})
 
-    def unimodal_loss(self, answers: Tensor, labels: Tensor, y_m: Tensor) -> Tensor:
+    def unimodal_loss(
+        self, answers: Tensor, labels: Tensor, y_m: Tensor, class_weights: Tensor | None = None
+    ) -> Tensor:
         """Answers and labels (3, B, K), y_m (B, K): the mean over a batch, summed over modalities."""
         weights = (labels - y_m).abs().sum(dim=2).tanh()
-        return (weights * self._distances(answers, labels)).mean(dim=1).sum()
+        weighed = labels if class_weights is None else labels * class_weights
+        return (weights * self._distances(answers, weighed)).mean(dim=1).sum()
 
     def trunk(self, batch: Batch) -> Tensor:
         """F_a and F_v (B, 2, width), the last states of the LSTMs."""

@@ -40,7 +40,8 @@ def always(modalities: frozenset[Modality], settings: ModelSettings) -> frozense
 
 def modalities_of(module: nn.Module) -> frozenset[Modality]:
     """The modalities that a module reads: all of them, where it does not say."""
-    return frozenset(cast("frozenset[Modality]", getattr(module, "modalities", MODALITIES)))
+    named = getattr(module, "modalities", None)
+    return frozenset(MODALITIES if named is None else cast("frozenset[Modality]", named))
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -64,6 +65,11 @@ def spec_of(name: str, found: object) -> ModelSpec:
     parameter ``learning_rate`` or ``weight_decay`` is also that of the training. UserError where it is neither.
     """
     if isinstance(found, ModelSpec):
+        if not issubclass(found.settings, ModelSettings):
+            raise UserError(
+                f"'{name}': expected settings that are a dual_bench.models.layers.ModelSettings, found "
+                f"{found.settings.__name__}; derive them from it"
+            )
         return found
     if not inspect.isfunction(found):
         raise UserError(f"'{name}' is no model: {_EXPECTED}; it is {kind_of(found)}")

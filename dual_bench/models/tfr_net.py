@@ -24,6 +24,7 @@ Departures.
 * In 1 a linear map takes the place of a convolution. In 2 there is one layer, and one feed-forward network after the
   three attentions in the place of one in each. In 4 the gate reads H'_m: the paper's GRU before it is left out, for
   cost. One weight lambda_r serves all three modalities. The paper's widths and depths are larger.
+* The reconstruction counts from the first epoch on; the published code lets it in with the second.
 * A text without words reads as one step of zeros; the paper says nothing of one.
 """
 
@@ -55,7 +56,7 @@ from dual_bench.types import MODALITIES, Batch, Modality, Output, Task, Widths
 class TfrNetSettings(AttentionSettings):
     width: Annotated[int, Field(ge=4), Tried(16, 32, 64)] = 32
     steps: Annotated[int, Field(ge=1)] = 16
-    layers: Annotated[int, Field(ge=1)] = 1
+    layers: Annotated[int, Field(ge=1), Tried(1, 2)] = 1
     """Of the transformers that reconstruct."""
     dropout: Annotated[float, Field(ge=0, lt=1), Tried(0.1, 0.3, 0.5)] = 0.1
     missing: Annotated[float, Field(ge=0, le=1), Tried(0.3, 0.5, 1.0)] = 0.5
@@ -81,7 +82,7 @@ class Stream(nn.Module):
     def embed(self, sequence: Tensor) -> Tensor:
         """x_m of a sequence (B, T, d_m)."""
         x = self.project(sequence)
-        return self.norm(x + positions(x.shape[1], x.shape[2]).to(x))  # type: ignore[no-any-return]
+        return self.norm(x + positions(x.shape[1], x.shape[2], x.device))  # type: ignore[no-any-return]
 
     def attend(self, x: Tensor, n: Modality, source: Tensor, mask: Tensor | None = None) -> Tensor:
         """What x reads in modality n, of which ``source`` is the x and ``mask`` the valid steps (None: all)."""

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from dual_bench.report.evidence import LEVEL, Evidence
-from dual_bench.report.numbers import NOTHING, cell, noun, ratio_cell
+from dual_bench.report.numbers import NOTHING, cell, listing, noun, plural, ratio_cell
 from dual_bench.report.table import Table, columns, reasons
 from dual_bench.stats.curves import Estimate, key, retention
 
 MOST_AREAS = 3
-"""Columns for whole corruptions that the table has room for."""
+"""Columns for whole corruptions that the table has room for, those of the first in the plan; the file has all."""
 
 
 def table(evidence: Evidence) -> Table | None:
@@ -20,6 +20,7 @@ def table(evidence: Evidence) -> Table | None:
         return None
     metric, rows, shown = evidence.metric, [], []
     seen: list[Estimate] = []
+    where = {f"{one.device}, {plural(one.threads, 'thread')}" for one in evidence.run.cells}
     unit = " (%)" if metric.is_share else ""
     for regime, system in evidence.rows():
         cells = evidence.cells(system, regime)
@@ -31,7 +32,7 @@ def table(evidence: Evidence) -> Table | None:
         rows.append({**line, "level": LEVEL, "parameters": float(np.median(size))})
         told = {"trained": regime, "system": evidence.title(system)}
         for name, estimate in found.items():
-            if name.startswith(("area", "mean")) and len(evidence.corruptions) > MOST_AREAS:
+            if name.partition(" ")[2] in evidence.corruptions[MOST_AREAS:]:
                 continue
             if name in ("retention above floor", "share of words"):
                 told[f"{name} (%)"] = ratio_cell(estimate, 0, 100)
@@ -46,8 +47,8 @@ def table(evidence: Evidence) -> Table | None:
         "Area: mean height of a degradation curve over its nominal rates; mean: plain mean over severities. Retention: "
         f"what {lost} leaves of the clean score, both above the floor of the best constant answer. Share of words: "
         "their Shapley value over what words, voice and face are worth together, modalities absent. Parameters: the "
-        "median over trained models, with the range where settings differ between folds. Fit: seconds of training, "
-        "on one thread.",
+        "median over trained models, with the range where settings differ between folds. Fit: seconds of training, on "
+        f"{listing(sorted(where))}.",
         *reasons(seen),
     )
     frame = pd.DataFrame(shown).fillna(NOTHING)

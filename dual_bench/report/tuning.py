@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pandas as pd
 
 from dual_bench.report.evidence import Evidence
 from dual_bench.report.numbers import NOTHING, listing, plural
 from dual_bench.report.table import Table
-from dual_bench.schema import TunedInfo
 
 
 def table(evidence: Evidence) -> Table | None:
@@ -18,10 +15,11 @@ def table(evidence: Evidence) -> Table | None:
     if tuning is None:
         return None
     rows, shown = [], []
-    several = len({fold for chosen in tuning.systems.values() for fold in chosen}) > 1
+    folds = sorted({cell.fold for cell in evidence.run.cells})
+    several = len(folds) > 1
     for system in evidence.systems:
-        folds: Mapping[str, TunedInfo | None] = tuning.systems.get(system) or {"": None}
-        for fold, found in folds.items():
+        for fold in folds:
+            found = tuning.systems.get(system, {}).get(fold)
             line = {"system": system, "fold": fold, "trials_allowed": tuning.trials}
             if found is None:
                 nothing = {"loss_default": float("nan"), "loss_chosen": float("nan"), "settings": ""}
@@ -30,11 +28,12 @@ def table(evidence: Evidence) -> Table | None:
             else:
                 losses = {"loss_default": found.default, "loss_chosen": found.best}
                 rows.append({**line, "trials_spent": found.spent, **losses, "settings": found.settings})
-                told = (f"{found.default:.4f}", f"{found.best:.4f}", found.settings or "the default")
+                of = f" (trials of {found.of})" if found.of else ""
+                told = (f"{found.default:.4f}", f"{found.best:.4f}", f"{found.settings or 'the default'}{of}")
             shown.append(
                 {
                     "system": evidence.title(system),
-                    **({"fold": fold or NOTHING} if several else {}),
+                    **({"fold": fold} if several else {}),
                     "trials spent": str(found.spent if found else 0),
                     "trials allowed": str(tuning.trials),
                     **dict(zip(("loss, default", "loss, chosen", "settings chosen"), told, strict=True)),
@@ -56,6 +55,8 @@ def _other_training(evidence: Evidence) -> tuple[str, ...]:
     tuning, plan = evidence.run.info.tuning, evidence.run.info.plan
     assert tuning is not None
     others = [name for name, value in tuning.training.items() if plan["training"].get(name, value) != value]
+    others += ["regimes"] if set(tuning.regimes) != set(plan["regimes"]) else []
+    others += ["corruptions"] if tuning.corruptions and set(tuning.corruptions) != set(plan["corruptions"]) else []
     return (f"This run trains otherwise than tuning did: {listing(others)}.",) if others else ()
 
 
@@ -64,9 +65,10 @@ def sentence(evidence: Evidence) -> str:
     tuning = evidence.run.info.tuning
     if tuning is None:
         return ""
-    untuned = [evidence.title(system) for system in evidence.systems if system not in tuning.systems]
+    folds = {cell.fold for cell in evidence.run.cells}
+    untuned = [evidence.title(s) for s in evidence.systems if folds - tuning.systems.get(s, {}).keys()]
     return (
         " The settings of models were tuned on validation parts, in each fold by itself, with at most "
         f"{plural(tuning.trials, 'trial')} for each model, its default the first (presets {tuning.digest[:12]})"
-        f"{f'; not tuned: {listing(untuned)}' if untuned else ''}."
+        f"{f'; not tuned, or not in every fold: {listing(untuned)}' if untuned else ''}."
     )
