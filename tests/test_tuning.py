@@ -395,11 +395,7 @@ def test_runs_merge_only_with_runs_of_the_same_presets(tmp_path: Path) -> None:
         made = Made(models=(model,), regimes=("clean",), first_cell=first, seeds=2)
         folder = write(tmp_path / name, made)
         systems = {model: {"official": one}}
-        tuned = TuningInfo(
-            digest=digest, trials=8, regimes=("clean",), corruptions={}, training={}, systems=systems
-        )
-            digest=digest, trials=8, regimes=("clean",), corruptions={}, training={}, systems={model: {"official": one}}
-        )
+        tuned = TuningInfo(digest=digest, trials=8, regimes=("clean",), corruptions={}, training={}, systems=systems)
         folder.write_info(folder.info().model_copy(update={"tuning": tuned}))
     a, b, c = (read_run(tmp_path / name) for name in "abc")
     together = merged([a, b], tmp_path / "out")[0].info.tuning
