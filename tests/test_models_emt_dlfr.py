@@ -45,6 +45,20 @@ def trained(made: EmtDlfr, given: Batch) -> dict[str, tuple[float, Tensor]]:
         return dict(made.train()(given).auxiliary)
 
 
+def test_what_is_restored_is_the_complete_input() -> None:
+    """Every answer is 100, which is so far off that SmoothL1 is linear: 100 - u - 1/2."""
+    made, given = model(missing=0.8), batch()
+    with torch.no_grad():
+        for layer in made.restore:
+            layer.weight.zero_()
+            layer.bias.fill_(100.0)
+    with torch_stream("holes"):
+        gone = drawn_holes(given, STEPS, 0.8 * torch.rand(3, 4))
+    complete = (*made.on_clock(given), given.text)
+    expected = sum((99.5 - x[lost]).mean() for x, lost in zip(complete, gone, strict=True))
+    torch.testing.assert_close(trained(made, given)["restoration"][1], expected)
+
+
 def test_nothing_gone_restores_nothing() -> None:
     assert trained(model(missing=0.0), batch())["restoration"][1] == 0.0
     assert trained(model(missing=1.0), batch())["restoration"][1] > 0.0
