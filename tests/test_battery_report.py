@@ -23,6 +23,8 @@ from dual_bench.report.noise import DEPENDS, UNREACHED, Noise, gather_noise
 from dual_bench.report.render import Rendered, render
 from dual_bench.store import read_run
 
+pytestmark = pytest.mark.xdist_group("battery_report")  # what they share is made once
+
 BATTERY = Made(
     corruptions=("word-drop", "typo", "case-punctuation", "filler", WORST),
     severities=(1, 2, 3, 4, 5),
@@ -313,7 +315,17 @@ def test_page_and_markdown_parse_and_long_parts_are_folded(battery: tuple[Path, 
     assert len(ids) == len(set(ids))
     assert "Every corruption at every severity" in body_text(tree)
     parsed = MarkdownIt("commonmark").enable("table").render(markdown)
-    tables = ["severity", "scores", "retention", "robustness", "comparisons", "pairwise", "classical", "variance"]
+    tables = [
+        "severity",
+        "field",
+        "scores",
+        "retention",
+        "robustness",
+        "comparisons",
+        "pairwise",
+        "classical",
+        "variance",
+    ]
     tables += ["confidence", "noise", "training", "ceilings"]
     assert parsed.count("<table>") == len(tables)
     apart = ("heatmap", "overview", "matrix", "confusion", "reliability")

@@ -68,7 +68,7 @@ def test_every_file_is_written_and_none_is_left_over(rendered: tuple[Path, Rende
     assert sorted(p.name for p in (folder / "figures").iterdir()) == sorted(
         f"{name}.{kind}" for name in figures for kind in ("svg", "png")
     )
-    names = {"scores", "retention", "comparisons", "noise", "training", "ceilings", "curves"}
+    names = {"field", "scores", "retention", "comparisons", "noise", "training", "ceilings", "curves"}
     names |= {"robustness", "variance", "confidence", "classical", "pairwise", "confusion", "sentences"}
     assert {p.stem for p in (folder / "tables").iterdir()} == names
     assert all(file.stat().st_size for file in result.files)
@@ -190,7 +190,17 @@ def test_markdown_opens_with_the_note_and_its_tables_parse(rendered: tuple[Path,
     text = (rendered[0] / "report.md").read_text(encoding="utf-8")
     assert text.startswith(f"**{NOTE}**\n\n# made")
     parsed = MarkdownIt("commonmark").enable("table").render(text)
-    shown = ["scores", "retention", "robustness", "comparisons", "pairwise", "classical", "variance", "confidence"]
+    shown = [
+        "field",
+        "scores",
+        "retention",
+        "robustness",
+        "comparisons",
+        "pairwise",
+        "classical",
+        "variance",
+        "confidence",
+    ]
     assert parsed.count("<table>") == len([*shown, "noise", "training", "ceilings"])
     assert parsed.count("<img") == len(FIGURES)
 

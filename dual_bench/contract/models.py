@@ -258,6 +258,8 @@ def gradients(subject: Subject) -> str | None:
 def _gradients(module: nn.Module, batch: Batch) -> dict[str, Tensor | None]:
     """The gradient of each parameter by name, in training mode, of a loss that every logit and auxiliary loss is in."""
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    if not trained:
+        return {}
     with torch_stream("contract dropout"):
         output = answer(module.train(), batch)
     # plus 1: a last layer of zeros is a good start
