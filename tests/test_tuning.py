@@ -16,7 +16,7 @@ from made_run import Made, write
 from tiny import write_corpus
 
 from dual_bench import runner, tuning
-from dual_bench.catalog import MODELS
+from dual_bench.catalog import MODELS, digest_of
 from dual_bench.models.fusion import ConcatSettings
 from dual_bench.plan import Plan, cells, load_corpus, plan_digest, read_plan
 from dual_bench.preset import Preset, applied, parsed, read_preset
@@ -312,6 +312,20 @@ def test_a_variant_keeps_its_default_of_what_it_has_no_use_for() -> None:
     assert (tuned.lambda_d, tuned.width, tuned.sdm) == (settings.lambda_d, 64, False)
     with pytest.raises(UserError, match="unknown setting 'widht'; did you mean 'width'"):
         applied(settings, {"widht": 64}, "presets")
+
+
+def test_the_presets_that_come_along_are_for_this_corpus_every_model_and_their_trials() -> None:
+    preset = read_preset("auto", load_corpus("synthetic", Path()))
+    assert set(preset.models) == set(MODELS.entries)
+    with (Path(tuning.__file__).parent / "presets" / "synthetic-trials.csv").open(newline="") as lines:
+        trials = list(csv.DictReader(lines))
+    assert preset.trials == digest_of([(row["digest"], {"mixed": float(row["mixed"])}) for row in trials])
+    for name, folds in preset.models.items():
+        losses = [float(row["mixed"]) for row in trials if row["system"] == name]
+        chosen = folds["official"]
+        assert (chosen.spent, chosen.default, chosen.best) == (len(losses), losses[0], min(losses))
+        assert chosen.spent == preset.asked.trials or name == "constant"
+        applied(MODELS.load(name).settings(), chosen.settings, name)
 
 
 def test_presets_that_were_changed_by_hand_are_refused(done: tuple[Plan, Path, Tuned]) -> None:
