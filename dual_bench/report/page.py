@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dual_bench.report.explorer import Explorer
 
 ORDER = [
-    "conditions", "scores", "retention", "robustness", "comparisons", "classical", "variance", "noise", "tuning",
+    "field", "conditions", "scores", "retention", "robustness", "comparisons", "classical", "variance", "noise", "tuning",
     "ceilings",
 ]  # fmt: skip
 """Tables that have no place beside a figure; others that have none come behind them."""
