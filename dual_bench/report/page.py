@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from dual_bench.report.explorer import Explorer
 
 ORDER = [
-    "field", "conditions", "scores", "retention", "robustness", "comparisons", "classical", "variance", "noise", "tuning",
-    "ceilings",
+    "field", "conditions", "scores", "retention", "robustness", "comparisons", "classical", "variance", "noise",
+    "tuning", "ceilings",
 ]  # fmt: skip
 """Tables that have no place beside a figure; others that have none come behind them."""
 
