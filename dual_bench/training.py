@@ -281,7 +281,7 @@ def _train_epoch(
     for start in range(0, len(order), settings.batch_size):
         chosen = order[start : start + settings.batch_size]
         read = (train.rows[chosen], train.texts[variant[chosen], chosen], train.targets[chosen])
-        parts = loss_of(*read, rng=rng, absent=absent, lesson=lesson.of(lesson.places[torch.from_numpy(chosen)]))
+        parts = loss_of(*read, rng=rng, absent=absent, lesson=lesson.of(torch.from_numpy(chosen)))
         if optimiser is not None:
             optimiser.zero_grad(set_to_none=True)
             parts["total"].backward()

@@ -103,8 +103,8 @@ def tune(
     if "matched" in plan.regimes:
         raise UserError("regime 'matched' trains a model for each corruption and rate; tune with --regimes clean,mixed")
     fields = {"seeds": 1, "draws": 1, "dependency": False, "presets": "", "rates": (0.0, max(plan.rates, default=0.0))}
-    code = provenance.code(provenance.gather(training.resolve_device(device), THREADS, jobs, 1))
     unread = ask(plan.model_copy(update=fields), None, data, cache, training.resolve_device(device), report)
+    code = provenance.code(provenance.gather(unread.device, THREADS, jobs, 1))
     wanted = Terms(
         corpus=unread.corpus.name,
         fingerprint=unread.corpus.fingerprint,
@@ -174,12 +174,12 @@ def _searches(ready: Encoded, trials: int, code: str, known: Mapping[str, Trial]
     for cell in ready.wanted:
         cells.setdefault((cell.variant.system, cell.fold), []).append(cell)
     own = {cell.variant.system: cell.variant.settings for cell in ready.wanted}
-    for cell in ready.wanted:
-        changed = parse_spec(f"x:{cell.variant.changed}")[1]
-        if pinned := cell.variant.settings.model_fields_set - changed.keys():
+    for system, settings in own.items():
+        fields = type(settings).model_fields
+        if pinned := [name for name in settings.model_fields_set if getattr(settings, name) == fields[name].default]:
             raise UserError(
-                f"'{cell.variant.model}' sets {', '.join(sorted(pinned))} to the default, which tuning tries in any "
-                "case; leave it out"
+                f"'{system}' sets {', '.join(sorted(pinned))} to the default, which tuning tries in any case; leave it "
+                "out"
             )
     grids = {name: grid_of(settings, space(settings, ready.plan.training)) for name, settings in own.items()}
     return [_Search(ready, each, grids[system], trials, code, known) for (system, _), each in cells.items()]

@@ -326,6 +326,7 @@ class Lesson:
 
     def of(self, places: torch.Tensor) -> Lesson:
         """The lesson of some of its training utterances (B,)."""
+        places = places.to(self.everyone.device)
         return replace(self, targets=self.everyone[places], places=places)
 
 

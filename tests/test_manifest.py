@@ -61,12 +61,14 @@ def read(path: Path, **settings: object) -> Corpus:
     return manifest.load(Path("nowhere"), path=str(path), **settings)
 
 
-def refused(folder: Path, change: Change, message: str, **settings: object) -> None:
+def refused(folder: Path, change: Change, **settings: object) -> str:
+    """The one line that a manifest, so changed, is refused with."""
     made = rows()
     change(made)
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError) as caught:
         read(write(folder, made), **settings)
     assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def set_in(line: int, **cells: str) -> Change:
@@ -196,7 +198,7 @@ def test_text_columns_are_transcripts(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_wrong_cell_or_column_is_named(tmp_path: Path, change: Change, message: str) -> None:
     np.save(tmp_path.parent / "outside.npy", VALUES)
-    refused(tmp_path, change, message)
+    assert re.search(message, refused(tmp_path, change))
 
 
 @pytest.mark.parametrize(
@@ -210,11 +212,12 @@ def test_a_wrong_cell_or_column_is_named(tmp_path: Path, change: Change, message
     ],
 )
 def test_a_wrong_value_is_named(tmp_path: Path, change: Change, message: str) -> None:
-    refused(tmp_path, lambda made: (with_values(made), change(made)), message)
+    assert re.search(message, refused(tmp_path, lambda made: (with_values(made), change(made))))
 
 
 def test_a_cluster_in_two_folds_is_named(tmp_path: Path) -> None:
-    refused(tmp_path, lambda m: (with_folds(m), m[1].update(cluster="c0")), "cluster 'c0' lies in folds")
+    said = refused(tmp_path, lambda m: (with_folds(m), m[1].update(cluster="c0")))
+    assert "cluster 'c0' lies in folds" in said
 
 
 @pytest.mark.parametrize(
@@ -258,7 +261,8 @@ def test_an_array_of_python_objects_is_not_unpickled(tmp_path: Path) -> None:
 
 def test_features_of_different_width_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "wide.npy", np.zeros((6, 3)))
-    refused(tmp_path, set_in(3, audio_file="wide.npy"), r"audio features have different widths \[2, 3\]")
+    said = refused(tmp_path, set_in(3, audio_file="wide.npy"))
+    assert "audio features have different widths [2, 3]" in said
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", "id,text\nu,h\u00e9\n".encode("latin-1"), b"id\n1,2\n1,2,3\n"])
@@ -291,12 +295,12 @@ def test_rows_longer_than_the_header_are_refused_and_not_shifted(tmp_path: Path)
     ],
 )
 def test_a_wrong_setting_of_a_manifest_is_named(tmp_path: Path, settings: dict[str, object], message: str) -> None:
-    refused(tmp_path, lambda made: None, message, **settings)
+    assert re.search(message, refused(tmp_path, lambda made: None, **settings))
 
 
 @pytest.mark.parametrize("column", ["id", "cluster", "label"])
 def test_an_empty_cell_where_a_name_belongs_is_named(tmp_path: Path, column: str) -> None:
-    refused(tmp_path, set_in(2, **{column: ""}), rf"line 4: '{column}' is empty")
+    assert f"line 4: '{column}' is empty" in refused(tmp_path, set_in(2, **{column: ""}))
 
 
 def test_a_cluster_on_both_sides_of_an_official_split_is_said_in_every_report(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from dual_bench.models.emt_dlfr import (
     ToLocal,
     attraction_loss,
 )
-from dual_bench.models.layers import Attention, drawn_holes
+from dual_bench.models.layers import Attention, drawn_holes, on_clock
 from dual_bench.seeding import torch_stream
 from dual_bench.types import Batch, Lesson, Modality, Task, Widths
 
@@ -54,7 +54,7 @@ def test_what_is_restored_is_the_complete_input() -> None:
             layer.bias.fill_(100.0)
     with torch_stream("holes"):
         gone = drawn_holes(given, STEPS, 0.8 * torch.rand(3, 4))
-    complete = (*made.on_clock(given), given.text)
+    complete = (*on_clock(given, STEPS), given.text)
     expected = sum((99.5 - x[lost]).mean() for x, lost in zip(complete, gone, strict=True))
     torch.testing.assert_close(trained(made, given)["restoration"][1], expected)
 

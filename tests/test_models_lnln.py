@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from dual_bench.models.layers import on_clock
 from dual_bench.models.lnln import (
     CompletenessCheck,
     Lnln,
@@ -142,7 +143,7 @@ def test_half_of_the_modalities_stay_whole_in_training_and_the_others_lose_half_
 def test_reconstruction_compares_with_the_features_of_the_complete_input() -> None:
     made, one = model(missing=0.0), batch()
     found = made.train()(one).auxiliary["reconstruction"][1]
-    audio, vision = made.on_clock(one)
+    audio, vision = on_clock(one, made.settings.steps)
     features = [made.audio(audio), made.vision(vision), made.text(one.text, one.text_mask)]
     errors = [((rebuild(x) - x) ** 2).mean() for rebuild, x in zip(made.reconstructors, features, strict=True)]
     torch.testing.assert_close(found, sum(errors) / 3)

@@ -6,16 +6,12 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
+from dual_bench.contract.corruptions import TEXTS
+
 UNUSUAL = (
-    "",
+    *TEXTS,
     " ",
     " \t\n\u2003\u00a0 ",
-    "word",
-    "  two   words\n",
-    "👩‍👩‍👧‍👦 fine 👍🏽 🇩🇪",
-    "e\u0301\u0302 a\u0308 \u0301 b",
-    "שלום עולם \u202bمرحبا\u202c بك",
-    "我们打开了那封信 在 走廊里",
     "zero\u200bwidth \ufeffmark \x00 \x1c \x85 end",
     " ".join(f"w{i}" for i in range(5000)),
 )

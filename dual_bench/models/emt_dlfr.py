@@ -51,9 +51,9 @@ from dual_bench.models.layers import (
     Tried,
     drawn_holes,
     masked_mean,
+    on_clock,
     positions,
     some_step,
-    time_grid,
 )
 from dual_bench.models.losses import restoration_loss, task_loss
 from dual_bench.models.spec import ModelSpec, always
@@ -170,7 +170,7 @@ class EmtDlfr(nn.Module):
     def forward(self, batch: Batch) -> Output:
         if not self.training:
             return Output(self.decode(self.trunk(batch), batch.text, batch.text_mask))
-        audio, vision = self.on_clock(batch)
+        audio, vision = on_clock(batch, self.settings.steps)
         text, text_mask = some_step(batch.text, batch.text_mask)
         rates = self.settings.missing * torch.rand(len(MODALITIES), len(text), device=text.device)
         complete, gone = [audio, vision, text], drawn_holes(batch, self.settings.steps, rates)
@@ -201,17 +201,12 @@ class EmtDlfr(nn.Module):
                 terms["complete_view"] = (s.lambda_attraction, loss)
         return terms
 
-    def on_clock(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Voice and face (B, steps, da), (B, steps, dv) on the common clock."""
-        steps = self.settings.steps
-        return time_grid(batch.audio, batch.audio_mask, steps), time_grid(batch.vision, batch.vision_mask, steps)
-
     def encode(self, audio: Tensor, vision: Tensor) -> Tensor:
         """Section 1 for voice and face: their states one after the other, (B, 2 steps, d)."""
         return torch.cat([self.audio(audio)[0], self.vision(vision)[0]], dim=1)
 
     def trunk(self, batch: Batch) -> Tensor:
-        return self.encode(*self.on_clock(batch))
+        return self.encode(*on_clock(batch, self.settings.steps))
 
     def decode(self, state: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
         return self.read(state, *some_step(text, text_mask)).logits

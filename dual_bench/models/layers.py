@@ -64,6 +64,11 @@ def time_grid(sequence: Tensor, mask: Tensor, steps: int) -> Tensor:
     return weights.to(sequence.dtype) @ sequence.masked_fill(~mask[:, :, None], 0.0)
 
 
+def on_clock(batch: Batch, steps: int) -> tuple[Tensor, Tensor]:
+    """Voice (B, steps, da) and face (B, steps, dv) on a common clock (``time_grid``)."""
+    return time_grid(batch.audio, batch.audio_mask, steps), time_grid(batch.vision, batch.vision_mask, steps)
+
+
 def masked_mean(sequence: Tensor, mask: Tensor) -> Tensor:
     """Mean over the valid steps, (B, T, d) -> (B, d); zeros where there is none."""
     total = sequence.masked_fill(~mask[:, :, None], 0.0).sum(dim=1)

@@ -55,9 +55,9 @@ from dual_bench.models.layers import (
     FeedForward,
     Tried,
     drawn_holes,
+    on_clock,
     positions,
     some_step,
-    time_grid,
 )
 from dual_bench.models.spec import ModelSpec, always
 from dual_bench.types import MODALITIES, Batch, Output, Task, Widths
@@ -214,7 +214,7 @@ class Lnln(nn.Module):
     def forward(self, batch: Batch) -> Output:
         if not self.training:
             return Output(self.decode(self.trunk(batch), batch.text, batch.text_mask))
-        s, (audio, vision) = self.settings, self.on_clock(batch)
+        s, (audio, vision) = self.settings, on_clock(batch, self.settings.steps)
         text, text_mask = some_step(batch.text, batch.text_mask)
         rates, whole = torch.rand(2, len(MODALITIES), len(text), device=text.device)
         gone = drawn_holes(batch, s.steps, s.missing * rates * (whole >= _WHOLE))
@@ -244,18 +244,13 @@ class Lnln(nn.Module):
         labels = torch.cat([torch.zeros_like(logits[: len(logits) // 2]), torch.ones_like(logits[len(logits) // 2 :])])
         return functional.binary_cross_entropy_with_logits(logits, labels)
 
-    def on_clock(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Voice and face (B, steps, da), (B, steps, dv) on the common clock."""
-        steps = self.settings.steps
-        return time_grid(batch.audio, batch.audio_mask, steps), time_grid(batch.vision, batch.vision_mask, steps)
-
     def encode(self, audio: Tensor, vision: Tensor) -> Tensor:
         """H_a, H_v and H_p one after the other, (B, 3 n, d)."""
         features = torch.cat([self.audio(audio), self.vision(vision)], dim=1)
         return torch.cat([features, self.proxy(features)], dim=1)
 
     def trunk(self, batch: Batch) -> Tensor:
-        return self.encode(*self.on_clock(batch))
+        return self.encode(*on_clock(batch, self.settings.steps))
 
     def decode(self, state: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
         return self.read(state, *some_step(text, text_mask)).logits

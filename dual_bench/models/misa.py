@@ -43,7 +43,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dual_bench.models.layers import AttentionSettings, Block, Tried, lstm_states, some_step, time_grid
+from dual_bench.models.layers import AttentionSettings, Block, Tried, lstm_states, on_clock, some_step
 from dual_bench.models.spec import ModelSpec, always
 from dual_bench.types import MODALITIES, Batch, Modality, Output, Task, Widths
 
@@ -150,8 +150,7 @@ class Misa(nn.Module):
 
     def trunk(self, batch: Batch) -> Tensor:
         """What no text can reach: u of voice and face, (B, 2, d)."""
-        audio = time_grid(batch.audio, batch.audio_mask, self.settings.steps)
-        vision = time_grid(batch.vision, batch.vision_mask, self.settings.steps)
+        audio, vision = on_clock(batch, self.settings.steps)
         return torch.stack([self.utterance["audio"](audio), self.utterance["vision"](vision)], dim=1)
 
     def decode(self, state: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:

@@ -40,9 +40,9 @@ from dual_bench.models.layers import (
     AttentionSettings,
     FeedForward,
     Tried,
+    on_clock,
     positions,
     some_step,
-    time_grid,
 )
 from dual_bench.models.spec import ModelSpec, always
 from dual_bench.types import MODALITIES, Batch, Modality, Output, Task, Widths
@@ -135,8 +135,8 @@ class Mult(nn.Module):
     def trunk(self, batch: Batch) -> Tensor:
         """What no text can reach, (B, 4, steps, d): the low-level features of voice and face, then voice as the face
         enriches it and face as the voice does."""
-        audio = self._low_level("audio", time_grid(batch.audio, batch.audio_mask, self.settings.steps))
-        vision = self._low_level("vision", time_grid(batch.vision, batch.vision_mask, self.settings.steps))
+        audio, vision = on_clock(batch, self.settings.steps)
+        audio, vision = self._low_level("audio", audio), self._low_level("vision", vision)
         for_audio = self.directions["vision>audio"](audio, vision)
         for_vision = self.directions["audio>vision"](vision, audio)
         return torch.stack([audio, vision, for_audio, for_vision], dim=1)

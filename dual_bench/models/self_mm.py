@@ -41,7 +41,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dual_bench.models.layers import ModelSettings, Tried, masked_mean, time_grid
+from dual_bench.models.layers import ModelSettings, Tried, masked_mean, on_clock
 from dual_bench.models.spec import ModelSpec, always
 from dual_bench.types import MODALITIES, Batch, Lesson, Output, Task, Widths
 
@@ -194,10 +194,8 @@ class SelfMm(nn.Module):
 
     def trunk(self, batch: Batch) -> Tensor:
         """F_a and F_v (B, 2, width), the last states of the LSTMs."""
-        found = [
-            self.audio(time_grid(batch.audio, batch.audio_mask, self.settings.steps)),
-            self.vision(time_grid(batch.vision, batch.vision_mask, self.settings.steps)),
-        ]
+        audio, vision = on_clock(batch, self.settings.steps)
+        found = [self.audio(audio), self.vision(vision)]
         return torch.stack([last[0] for _, (last, _) in found], dim=1)
 
     def decode(self, state: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:

@@ -44,9 +44,9 @@ from dual_bench.models.layers import (
     FeedForward,
     Tried,
     drawn_holes,
+    on_clock,
     positions,
     some_step,
-    time_grid,
 )
 from dual_bench.models.losses import restoration_loss
 from dual_bench.models.spec import ModelSpec, always
@@ -122,7 +122,7 @@ class TfrNet(nn.Module):
     def forward(self, batch: Batch) -> Output:
         if not self.training:
             return Output(self.decode(self.trunk(batch), batch.text, batch.text_mask))
-        complete = (*self._on_clock(batch), batch.text)
+        complete = (*on_clock(batch, self.settings.steps), batch.text)
         rates = self.settings.missing * torch.rand(len(MODALITIES), len(batch.text), device=batch.text.device)
         missing = drawn_holes(batch, self.settings.steps, rates)
         audio, vision, text = (u.masked_fill(g[:, :, None], 0.0) for u, g in zip(complete, missing, strict=True))
@@ -138,7 +138,7 @@ class TfrNet(nn.Module):
 
     def trunk(self, batch: Batch) -> Tensor:
         """What no word can reach: of voice and of face x and what it reads in both, (B, 6, steps, width)."""
-        return self._meet(*self._on_clock(batch))
+        return self._meet(*on_clock(batch, self.settings.steps))
 
     def decode(self, state: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
         """Logits (B, K) from what ``trunk`` gives and the words."""
@@ -148,10 +148,6 @@ class TfrNet(nn.Module):
     @property
     def _streams(self) -> tuple[Stream, ...]:
         return self.audio, self.vision, self.text
-
-    def _on_clock(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        steps = self.settings.steps
-        return time_grid(batch.audio, batch.audio_mask, steps), time_grid(batch.vision, batch.vision_mask, steps)
 
     def _meet(self, audio: Tensor, vision: Tensor) -> Tensor:
         a, v = self.audio.embed(audio), self.vision.embed(vision)

@@ -21,7 +21,7 @@ from dual_bench.report.noise import Noise, Place
 from dual_bench.report.rows import Rows, read
 from dual_bench.schema import CellInfo, StudyInfo
 from dual_bench.stats.contrasts import Contrast, Pair, compare, every_pair
-from dual_bench.stats.curves import Estimate, estimate_of, key, of_metric, of_sums, overall, point, rates
+from dual_bench.stats.curves import Estimate, estimate_of, key, of_metric, of_sums, overall, point, rates, retention
 from dual_bench.stats.dependency import Dependence, dependency
 from dual_bench.stats.effects import Effect, effects
 from dual_bench.stats.frame import Cube, Key, cube, system_name
@@ -180,6 +180,15 @@ class Evidence:
         sign = 1 if self.metric.higher_is_better else -1
         clean = self.point(key(where.system, where.regime, "clean", 0.0))
         return estimate_of(combined([(sign, clean), (-sign, self.point(where))]), LEVEL)
+
+    def retained(self, system: str, regime: str, place: Place) -> tuple[Estimate, Estimate]:
+        """What is left there of the primary metric on clean text: (plain, above the floor)."""
+        there, clean = (self.point(key(system, regime, p.corruption, p.rate)) for p in (place, self.places[0]))
+        return retention(self.metric, there, clean, self.floor(), LEVEL)
+
+    def sums_up(self, corruption: str) -> str:
+        """What ``overall`` is of a corruption: the ``mean`` over its severities, or the ``area`` under its curve."""
+        return "mean" if corruption in self.noise.severities else "area"
 
     def ranking(self, system: str, regime: str) -> list[tuple[str, Estimate]]:
         """(corruption, loss) in the last column of the grid, the largest loss first."""

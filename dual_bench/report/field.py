@@ -8,7 +8,7 @@ import pandas as pd
 from dual_bench.report.evidence import LEVEL, Evidence
 from dual_bench.report.numbers import NOTHING, cell, listing, noun, plural, ratio_cell
 from dual_bench.report.table import Table, columns, reasons
-from dual_bench.stats.curves import Estimate, key, retention
+from dual_bench.stats.curves import Estimate
 
 MOST_AREAS = 3
 """Columns for whole corruptions that the table has room for, those of the first in the plan; the file has all."""
@@ -60,11 +60,9 @@ def _numbers(evidence: Evidence, system: str, regime: str) -> dict[str, Estimate
     clean, place = evidence.places[0], evidence.heaviest
     found = {"clean text": evidence.at(system, regime, clean)}
     for corruption in evidence.corruptions:
-        title = "mean" if corruption in evidence.noise.severities else "area"
-        found[f"{title} {corruption}"] = evidence.overall(system, regime, corruption)
+        found[f"{evidence.sums_up(corruption)} {corruption}"] = evidence.overall(system, regime, corruption)
     if place is not None:
-        left, whole = (evidence.point(key(system, regime, p.corruption, p.rate)) for p in (place, clean))
-        found["retention above floor"] = retention(evidence.metric, left, whole, evidence.floor(), LEVEL)[1]
+        found["retention above floor"] = evidence.retained(system, regime, place)[1]
     asked = (system, regime, "share", "text", "absent")
     for one in evidence.dependence:
         if (one.system, one.regime, one.measure, one.modality, one.reading) == asked:

@@ -36,7 +36,7 @@ from dual_bench.report.numbers import (
     ratio_cell,
 )
 from dual_bench.report.table import BEST, Table, columns, heading, none_as_nan, reasons
-from dual_bench.stats.curves import Estimate, key, retention
+from dual_bench.stats.curves import Estimate
 
 NAMES = (
     *("hypotheses", "conditions", "certified", "severity", "field", "scores", "retention", "robustness"),
@@ -190,15 +190,14 @@ def _whole(evidence: Evidence) -> dict[str, str]:
     """What sums up each corruption, by its name in the file -> its heading."""
     found = {}
     for name in evidence.corruptions:
-        by_severity = name in evidence.noise.severities
-        title = f"{'mean over severities' if by_severity else 'area'}, {evidence.noise.label(name)}"
-        found[f"{'mean' if by_severity else 'area'} {name}"] = title
+        kind = evidence.sums_up(name)
+        title = f"{'mean over severities' if kind == 'mean' else kind}, {evidence.noise.label(name)}"
+        found[f"{kind} {name}"] = title
     return found
 
 
 def _kept(evidence: Evidence, system: str, regime: str, place: Place) -> dict[str, Estimate]:
-    noisy, clean = (evidence.point(key(system, regime, p.corruption, p.rate)) for p in (place, evidence.places[0]))
-    plain, normalised = retention(evidence.metric, noisy, clean, evidence.floor(), LEVEL)
+    plain, normalised = evidence.retained(system, regime, place)
     return {
         "clean text": evidence.at(system, regime, evidence.places[0]),
         ALL_GONE if place.label == ALL_GONE else "heaviest noise": evidence.at(system, regime, place),
