@@ -209,6 +209,7 @@ DATASETS = Catalog(
     {
         "synthetic": Entry("dual_bench.datasets.synthetic:load", "generated; its exact Bayes ceiling is known"),
         "manifest": Entry("dual_bench.datasets.manifest:load", "your own: a CSV beside .npz or .npy features"),
+        "extracted": Entry("dual_bench.datasets.extracted:load", "your own: a folder that `data extract` wrote"),
         "mosi-752": Entry("dual_bench.datasets.mosi:load", "CMU-MOSI, the 752 clips whose features saw no label"),
         "ravdess": Entry("dual_bench.datasets.ravdess:load", "RAVDESS, 8 acted emotions; the words tell nothing"),
         "composite": Entry(

@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import metadata
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
 from dual_bench.catalog import CATALOGS, did_you_mean, split_specs
+from dual_bench.cli_data import data_app
+from dual_bench.screen import explained, progress, screen
 from dual_bench.study import questions
-from dual_bench.types import DualBenchError, UserError
+from dual_bench.types import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dual_bench.plan import Plan
-    from dual_bench.prepare import Report
     from dual_bench.report.render import Rendered
     from dual_bench.schema import StudyInfo
 
@@ -45,8 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-screen = Console(emoji=False)
-errors = Console(stderr=True, emoji=False)
+app.add_typer(data_app)
 
 Many = list[str] | None
 
@@ -113,7 +102,7 @@ def run(
     jobs: Jobs = 0,
 ) -> None:
     """Train the models of a study, corrupt the test words, score, compare, and write a report."""
-    with _explained():
+    with explained():
         from dual_bench.plan import read_plan
 
         given = _overrides(
@@ -154,7 +143,7 @@ def ablate(
     jobs: Jobs = 0,
 ) -> None:
     """Train a baseline and its variants, and say which part makes a difference, which does not, and what is open."""
-    with _explained():
+    with explained():
         from dual_bench.ablation import read_study
 
         given = _overrides(
@@ -187,14 +176,14 @@ def tune(
     jobs: Jobs = 0,
 ) -> None:
     """Choose the settings of every model on validation data, with as many trials for each, for --presets of a run."""
-    with _explained():
+    with explained():
         from dual_bench import tuning
         from dual_bench.features.cache import default_folder
         from dual_bench.plan import read_plan
 
         given = _overrides(dataset, regimes, corruptions, rates, severities, None, None, epochs, root_seed, None)
         given |= {"metric": ""} | ({} if models is None else {"models": _models(models)})
-        with _progress() as report:
+        with progress() as report:
             found = tuning.tune(read_plan(study, given), trials, data, default_folder(), out, device, jobs, report)
         screen.print(f"{found.trained} trials trained, {found.known} found finished.")
         screen.print(_summary(found.summary()))
@@ -234,7 +223,7 @@ def _carry_out(plan: Plan, study: StudyInfo | None, data: Path, out: Path | None
     from dual_bench import runner
     from dual_bench.features.cache import default_folder
 
-    with _progress() as report:
+    with progress() as report:
         result = runner.run(plan, data, default_folder(), Path("reports"), out, device, jobs, report, study)
     elsewhere = f", {result.found} taken from other runs" if result.found else ""
     screen.print(
@@ -268,7 +257,7 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="Show the page when it is done.")] = False,
 ) -> None:
     """Render the report of a run, or one of several, from stored rows alone; or of predictions of another toolkit."""
-    with _explained():
+    with explained():
         from dual_bench.report.render import FORMATS, USUAL, render, render_predictions
 
         chosen = _joined(formats) or list(USUAL)
@@ -302,7 +291,7 @@ def preview(
     seed: Annotated[int, typer.Option(help="Another seed, another noise.")] = 0,
 ) -> None:
     """Show what each corruption makes of a sentence, and how much of it was hit."""
-    with _explained():
+    with explained():
         from dual_bench.preview import previews
 
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
@@ -338,7 +327,7 @@ def check(
     data: Data = Path("data"),
 ) -> None:
     """Find out whether a model, corruption or corpus keeps what its kind promises; exit code 1 where it does not."""
-    with _explained():
+    with explained():
         from dual_bench.contract.target import examine
 
         with screen.status(f"checking {escape(target)}"):
@@ -364,7 +353,7 @@ def list_parts(
     ] = None,
 ) -> None:
     """Show the corpora, models, corruptions, metrics, studies and ablations there are."""
-    with _explained():
+    with explained():
         shelves = {title: {n: e.summary for n, e in catalog.parts.items()} for title, catalog in CATALOGS.items()}
         shelves |= {"studies": questions(ablations=False), "ablations": questions(ablations=True)}
         if kind is not None and kind not in shelves:
@@ -431,51 +420,6 @@ def _summary(frame: pd.DataFrame) -> Table:
     for row in frame.itertuples(index=False):
         table.add_row(*(escape(str(value)) for value in row))
     return table
-
-
-@contextmanager
-def _progress() -> Iterator[Report]:
-    """A bar for each stage of a run, with the time left."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.fields[stage]:<7}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=screen) as progress:
-        bars: dict[str, TaskID] = {}
-
-        def report(stage: str, done: int, total: int, detail: str) -> None:
-            for other, bar in bars.items():
-                if other != stage and not progress.tasks[bar].finished:
-                    progress.update(bar, completed=1, total=1)
-            if stage not in bars:
-                bars[stage] = progress.add_task("", stage=stage, total=None)
-            progress.update(bars[stage], completed=done, total=total or None, description=escape(detail))
-
-        yield report
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turn what goes wrong into one sentence and an exit code."""
-    try:
-        yield
-    except UserError as error:
-        _stop(f"{error}", 2)
-    except DualBenchError as error:
-        _stop(f"{error}", 1)
-    except OSError as error:
-        _stop(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        _stop("interrupted; what is finished is stored, and the same command goes on from there", 130)
-
-
-def _stop(sentence: str, code: int) -> None:
-    errors.print(f"[bold red]dual-bench:[/bold red] {escape(sentence)}", highlight=False, soft_wrap=True)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -297,9 +297,17 @@ def variants(plan: Plan) -> tuple[Variant, ...]:
     return tuple(found)
 
 
+def is_folder(name: str) -> bool:
+    """Whether a corpus is named by its folder."""
+    return name not in DATASETS.entries and Path(name).is_dir()
+
+
 def load_corpus(spec: str, data: Path) -> Corpus:
-    """The corpus ``spec`` names: a catalogue name with settings, or the path of a manifest CSV."""
+    """The corpus ``spec`` names: a catalogue name with settings, or the path of a manifest CSV or of a folder that
+    ``data extract`` wrote."""
     name, settings = parse_spec(spec)
+    if is_folder(name):
+        return cast(Corpus, DATASETS.load("extracted")(data, path=name))
     if not settings and name.endswith(".csv"):
         return cast(Corpus, DATASETS.load("manifest")(data, path=name))
     return cast(Corpus, DATASETS.load(name)(data, **settings))
@@ -318,9 +326,8 @@ def check(plan: Plan, corpus: Corpus) -> Plan:
             raise UserError(
                 f"model '{variant.model}' needs {' and '.join(missing)}, which '{corpus.name}' does not have"
             )
-    sound = corpus.signals.get("audio")
     for name in plan.corruptions:
-        if load(name).needs == "sound" and (sound is None or sound.kind != "waveform"):
+        if load(name).needs == "sound" and corpus.heard is None:
             raise UserError(f"corruption '{name}' needs sound, and '{corpus.name}' has none but features; leave it out")
     usable = metrics_of(corpus.task)
     name = plan.metric or usable[0].name

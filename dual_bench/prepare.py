@@ -76,6 +76,7 @@ def ask(
     preset = read_preset(plan.presets, corpus) if plan.presets else None
     raw = [m for m, signal in corpus.signals.items() if signal.kind != "features"]
     names = {str(m): _ENCODERS[m].name for m in raw} | {"text": MiniLM(device).name}
+    names |= {str(m): signal.encoder for m, signal in corpus.signals.items() if signal.encoder}
     scale = scale_of(plan, corpus, cache, lambda name: report("scale", 0, 0, f"severities of {name}"))
     conditions = plan.conditions(corpus, scale)
     wanted = cells(plan, corpus, conditions, names, device, preset)
@@ -121,6 +122,8 @@ def _encoded(
         zeros = np.zeros(len(corpus), np.int64)
         return Ragged(np.empty((0, 1), np.float32), zeros, zeros), 0
     if signal.kind == "features":
+        if isinstance(signal.items, Ragged):
+            return signal.items, 0
         return Ragged.pack([np.asarray(item, np.float32) for item in signal.items]), 0
     keys = [content_key(encoder.name, repr(signal.rate), item) for item in signal.items]
 

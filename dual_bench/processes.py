@@ -6,11 +6,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing import connection
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,6 +40,42 @@ def executor_of(jobs: int, count: int) -> Iterator[Executor | None]:
             for worker in set(multiprocessing.active_children()) - before:
                 worker.terminate()
             raise
+
+
+def spread(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], jobs: int) -> Iterator[T | None]:
+    """``work(*task)`` for each task, in their order, by ``jobs`` processes; None where a task kills its process.
+
+    Few tasks are under way at a time, so results may be large.
+    """
+    done = 0
+    while done < len(tasks):
+        suspects: deque[Future[T]] = deque()
+        try:
+            with executor_of(jobs, len(tasks) - done) as pool:
+                if pool is None:
+                    for task in tasks[done:]:
+                        yield work(*task)
+                    return
+                coming = iter(tasks[done:])
+                suspects.extend(pool.submit(work, *task) for task in islice(coming, 2 * jobs))
+                while suspects:
+                    result = suspects[0].result()
+                    suspects.popleft()
+                    suspects.extend(pool.submit(work, *task) for task in islice(coming, 1))
+                    done += 1
+                    yield result
+        except BrokenProcessPool:  # nobody knows whose fault it was, so each gets a process of its own
+            for task in tasks[done : done + max(1, len(suspects))]:
+                done += 1
+                yield _alone(work, task)
+
+
+def _alone(work: Callable[..., T], task: tuple[Any, ...]) -> T | None:
+    with _Pool(1, multiprocessing.get_context("spawn"), initializer=_die_with_parent) as pool:
+        try:
+            return pool.submit(work, *task).result()
+        except BrokenProcessPool:
+            return None
 
 
 class _Pool(ProcessPoolExecutor):

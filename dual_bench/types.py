@@ -81,9 +81,13 @@ class Signal:
     """
 
     kind: Literal["waveform", "frames", "features"]
-    items: Sequence[NDArray[np.generic]]
+    items: Sequence[NDArray[np.generic]] | Ragged
     rate: float = math.nan
     """Samples, frames or steps a second; NaN where nobody knows."""
+    keys: tuple[str, ...] = ()
+    """Digests that stand for the items in a fingerprint, where those lie in files that are read only when needed."""
+    encoder: str = ""
+    """What made features, where that is known."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,14 @@ class Corpus:
     notes: tuple[str, ...] = ()
     """Sentences that every report on this corpus must open with (an artificial pairing, say)."""
     ceiling: CeilingFunction | None = None
+    sound: Signal | None = None
+    """Waveforms that a recogniser can hear, where the voice comes as features."""
+
+    @property
+    def heard(self) -> Signal | None:
+        """The waveforms of the utterances, if there are any."""
+        voice = self.signals.get("audio")
+        return voice if voice is not None and voice.kind == "waveform" else self.sound
 
     @property
     def transcripts(self) -> tuple[str, ...]:

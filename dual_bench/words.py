@@ -55,10 +55,10 @@ def training_text(corpus: Corpus, fold: Fold) -> TrainingText:
 
 def _spoken(corpus: Corpus, training: TrainingText) -> Callable[[int], Spoken]:
     """Utterance by number, with what its corruptions may need."""
-    sound = corpus.signals.get("audio")
+    sound = corpus.heard
 
     def of(i: int) -> Spoken:
-        if sound is None or sound.kind != "waveform":
+        if sound is None:
             return Spoken(corpus.utterances[i], training)
         return Spoken(corpus.utterances[i], training, partial(_sound, sound, i))
 

@@ -12,7 +12,7 @@ from dual_bench.contract import corpora, corruptions, models
 from dual_bench.contract.checks import Finding, findings
 from dual_bench.corruptions.noise import load
 from dual_bench.models.spec import ModelSpec, kind_of, spec_of
-from dual_bench.plan import load_corpus
+from dual_bench.plan import is_folder, load_corpus
 from dual_bench.types import Corruption, UserError
 
 _CATALOGS = {catalog.kind: catalog for catalog in (MODELS, CORRUPTIONS, DATASETS)}
@@ -36,7 +36,7 @@ def examine(target: str, kind: str | None, data: Path) -> tuple[str, Iterator[Fi
         if given:
             raise UserError(f"corruption '{name}' has no settings; name it alone")
         return kind, findings(corruptions.PROMISES, load(name))
-    if not name.endswith(".csv"):
+    if not name.endswith(".csv") and not is_folder(name):
         DATASETS.load(name)
     subject = corpora.Subject(partial(load_corpus, target, data))
     if name in DATASETS.entries and isinstance(subject.outcome, UserError):
@@ -49,6 +49,8 @@ def _kind_of(name: str) -> str:
     if name.endswith(".csv"):
         if not Path(name).is_file():
             raise UserError(f"manifest {name} is missing")
+        return DATASETS.kind
+    if is_folder(name):
         return DATASETS.kind
     homes = [kind for kind, catalog in _CATALOGS.items() if name in catalog.parts]
     if len(homes) > 1:

@@ -68,6 +68,7 @@ def assemble(
     licence: str,
     notes: tuple[str, ...] = (),
     ceiling: CeilingFunction | None = None,
+    sound: Signal | None = None,
 ) -> Corpus:
     """Check everything a reader can get wrong, and fingerprint the result. UserError names the utterance at fault."""
     ids = [u.id for u in utterances]
@@ -81,12 +82,10 @@ def assemble(
     notes = (*notes, *_shared(utterances, folds))
     words = json.dumps([name, asdict(task), [asdict(u) for u in utterances]], sort_keys=True)
     parts = [part for fold in folds for part in (fold.name, fold.train, fold.validation, fold.test)]
-    signal_keys = [
-        content_key(modality, signal.kind, repr(signal.rate), *signal.items)
-        for modality, signal in sorted(signals.items())
-    ]
+    every = [*sorted(signals.items()), *([("sound", sound)] if sound else [])]
+    signal_keys = [content_key(what, s.kind, repr(s.rate), *(s.keys or s.items)) for what, s in every]
     fingerprint = content_key(words, *parts, *signal_keys)
-    return Corpus(name, task, tuple(utterances), dict(signals), folds, licence, fingerprint, notes, ceiling)
+    return Corpus(name, task, tuple(utterances), dict(signals), folds, licence, fingerprint, notes, ceiling, sound)
 
 
 def _shared(utterances: Sequence[Utterance], folds: tuple[Fold, ...]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,9 +21,11 @@ from numpy.typing import NDArray
 from dual_bench.types import Ragged, UserError
 
 EncodeRows = Callable[[list[int]], Iterable[tuple[int, NDArray[np.float32]]]]
-"""Positions still to encode -> (position, rows (T, width)) in any order; more positions than asked for are ignored."""
+"""Positions still to encode -> (position, rows (T, width)) in any order; those that are known already are ignored."""
 
 _FLUSH_ROWS = 200_000
+_FLUSH_SECONDS = 10.0
+"""What may be lost when a run is killed."""
 
 
 def default_folder() -> Path:
@@ -55,15 +58,23 @@ class FeatureStore:
 
     def ensure(self, keys: Sequence[str], encode: EncodeRows) -> tuple[Ragged, int]:
         """The sequences of ``keys``, memory-mapped, and how many had to be encoded now."""
+        encoded = self.fill(keys, encode)
+        return self.find(keys), encoded
+
+    def fill(self, keys: Sequence[str], encode: EncodeRows) -> int:
+        """Store what ``encode`` gives of those ``keys`` that are not here yet, and say how many these are."""
         index = self._read_index()
-        encoded = 0
-        if any(key not in index for key in keys):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / "lock"):
-                index = self._read_index()
-                encoded = self._append(index, keys, encode)
+        if all(key in index for key in keys):
+            return 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "lock"):
+            return self._append(self._read_index(), keys, encode)
+
+    def find(self, keys: Sequence[str]) -> Ragged:
+        """The sequences of ``keys``, memory-mapped; KeyError where one was never stored."""
+        index = self._read_index()
         starts, lengths = np.array([index[key] for key in keys], np.int64).reshape(-1, 2).T
-        return Ragged.map(self._values, self.width, starts, lengths), encoded
+        return Ragged.map(self._values, self.width, starts, lengths)
 
     def _append(self, index: dict[str, tuple[int, int]], keys: Sequence[str], encode: EncodeRows) -> int:
         first: dict[str, int] = {}
@@ -71,7 +82,7 @@ class FeatureStore:
             if key not in index:
                 first.setdefault(key, i)
         end = max((start + length for start, length in index.values()), default=0)
-        flushed, encoded = end, 0
+        flushed, when, encoded = end, time.monotonic(), 0
         with open(self._values, "r+b" if self._values.exists() else "w+b") as file:
             file.truncate(end * self.width * 4)
             file.seek(0, os.SEEK_END)
@@ -87,9 +98,9 @@ class FeatureStore:
                 index[keys[position]] = (end, len(rows))
                 end += len(rows)
                 encoded += 1
-                if end - flushed > _FLUSH_ROWS:
+                if end - flushed > _FLUSH_ROWS or time.monotonic() - when > _FLUSH_SECONDS:
                     self._commit(file.fileno(), file.flush, index)
-                    flushed = end
+                    flushed, when = end, time.monotonic()
             self._commit(file.fileno(), file.flush, index)
         return encoded
 

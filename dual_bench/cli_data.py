@@ -1,0 +1,157 @@
+"""The commands of ``dual-bench data``: raw media, from a download to a folder that a run can read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from dual_bench.catalog import did_you_mean
+from dual_bench.screen import explained, progress, screen
+from dual_bench.types import UserError
+
+if TYPE_CHECKING:
+    from dual_bench.inspection import Fault, Inspection
+
+data_app = typer.Typer(name="data", help="Raw media: fetch, check, extract and export.", no_args_is_help=True)
+
+Where = Annotated[Path, typer.Argument(help="The folder, manifest.csv or .pkl of a corpus, as its owners publish it.")]
+LayoutSpec = Annotated[
+    str | None, typer.Option("--layout", help="NAME or NAME:setting=value, where it cannot be told from the folder.")
+]
+Jobs = Annotated[int, typer.Option(min=0, help="Processes that decode side by side; 0: one a core.")]
+_SHOWN = 20
+
+
+@data_app.command()
+def check(
+    path: Where,
+    layout: LayoutSpec = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Only open every clip; do not decode it to its end.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write everything that was found to this file, too.")] = None,
+    jobs: Jobs = 0,
+) -> None:
+    """Say what is there, missing, broken, or twice; exit code 1 where a clip is missing or does not decode."""
+    with explained():
+        from dual_bench.datasets.source import find_layout
+        from dual_bench.inspection import inspect
+        from dual_bench.store import write_text
+
+        found, settings = find_layout(path, layout)
+        source = found.read(path, **settings)
+        with progress() as report:
+            inspection = inspect(source, found.name, not fast, jobs, report)
+        if json is not None:
+            write_text(json, inspection.model_dump_json(indent=1) + "\n")
+        _show(inspection)
+        if inspection.faults:
+            sys.exit(1)
+
+
+def _show(found: Inspection) -> None:
+    screen.print(f"{found.name}, layout {found.layout}: {found.utterances} utterances", highlight=False)
+    table = _table("part", "utterances", "clusters", "speakers", *next(iter(found.parts.values())).classes)
+    for name, part in found.parts.items():
+        counts = (part.utterances, part.clusters, part.speakers, *part.classes.values())
+        table.add_row(escape(name), *map(str, counts))
+    screen.print(table)
+    table = _table("media", "clips", "missing", "broken", "silent", "hours", "shortest, s", "median, s", "longest, s")
+    for modality, media in found.media.items():
+        seconds = ("–",) * 3 if media.seconds is None else (f"{s:.2f}" for s in media.seconds)
+        numbers = (media.clips, len(media.missing), len(media.broken), len(media.silent))
+        table.add_row(modality, *map(str, numbers), f"{media.hours:.2f}", *seconds)
+    screen.print(table)
+    for modality, media in found.media.items():
+        kinds = "; ".join(f"{count} {kind}" for kind, count in media.formats.items())
+        screen.print(f"{modality}: {kinds or 'nothing that decodes'}", highlight=False)
+        _listed(f"{modality}, missing", map(_fault, media.missing))
+        _listed(f"{modality}, does not decode", map(_fault, media.broken))
+        _listed(f"{modality}, silent", media.silent)
+    _listed("otherwise than published", found.deviations)
+    _listed("named by no row", found.unused)
+    twice = (f"“{d.text}” ({d.speaker}): {', '.join(d.utterances)}" for d in found.duplicates)
+    _listed("the same words by the same speaker in two parts", twice)
+    if not found.decoded:
+        screen.print("Clips were only opened; without --fast each is decoded to its end.")
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left")
+    return table
+
+
+def _fault(fault: Fault) -> str:
+    return f"{fault.utterance}: {fault.file} {fault.reason}"
+
+
+def _listed(heading: str, lines: Iterable[str]) -> None:
+    """The first of some lines, and how many more there are."""
+    every = list(lines)
+    if every:
+        screen.print(f"[bold]{heading}[/bold] ({len(every)})", highlight=False)
+        for line in every[:_SHOWN]:
+            screen.print(f"  {escape(line)}", soft_wrap=True, highlight=False)
+        if len(every) > _SHOWN:
+            screen.print(f"  … and {len(every) - _SHOWN} more")
+
+
+@data_app.command()
+def extract(
+    path: Where,
+    layout: LayoutSpec = None,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(help="MODALITY=ENCODER, see `dual-bench list encoders`; may be repeated.", show_default=False),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the features; by default PATH-features.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    jobs: Jobs = 0,
+) -> None:
+    """Decode every clip and make its features, once; what fails is named, and its utterance stays."""
+    with explained():
+        from dual_bench.datasets.source import find_layout
+        from dual_bench.extraction import extract, made_by
+        from dual_bench.features.encoder import encoders
+        from dual_bench.training import resolve_device
+
+        found, settings = find_layout(path, layout)
+        chosen = encoders(encoder or (), resolve_device(device))
+        folder = out or path.with_name(f"{path.stem if path.is_file() else path.resolve().name}-features")
+        with progress() as report:
+            source = found.read(path, **settings)
+            done = extract(source, found.name, folder, chosen.audio, chosen.vision, made_by(), jobs, report)
+        reasons = (f"{p.utterance}, {p.modality}: {p.file} {p.reason}" for p in done.problems)
+        _listed("absent, the utterance stays", reasons)
+        _listed("otherwise than published", source.deviations)
+        screen.print(f"{done.utterances} utterances; {done.decoded} clips decoded now, {len(done.problems)} absent.")
+        screen.print(f"next: dual-bench run --dataset {folder}", soft_wrap=True, highlight=False)
+
+
+@data_app.command()
+def export(
+    corpus: Annotated[str, typer.Argument(help="A corpus with waveforms and frames, see `dual-bench list corpora`.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    layout: Annotated[str, typer.Option(help="How to arrange it: meld.")] = "meld",
+    data: Annotated[Path, typer.Option(envvar="DUAL_BENCH_DATA", help="Folder of the real corpora.")] = Path("data"),
+    jobs: Jobs = 0,
+) -> None:
+    """Render a corpus to media and tables, as if it had been recorded."""
+    with explained():
+        from dual_bench.datasets.export import export_meld
+        from dual_bench.plan import load_corpus
+
+        if layout != "meld":
+            raise UserError(f"--layout: expected meld, found '{layout}'{did_you_mean(layout, ['meld'])}")
+        with progress() as report:
+            report("corpus", 0, 0, corpus)
+            made = load_corpus(corpus, data)
+            clips = export_meld(made, folder, jobs, lambda done, total: report("media", done, total, "rendering"))
+        screen.print(f"{clips} clips of {len(made)} utterances.")
+        screen.print(f"next: dual-bench data extract {folder}", soft_wrap=True, highlight=False)

@@ -1,0 +1,299 @@
+"""Raw media to a folder of features, once: ``dual-bench data extract``.
+
+Sound and pictures are decoded by worker processes, features are made here, on the device that the encoders are on. What
+is finished is known by its content, the bytes of the media file and every setting, so an extraction that was stopped
+goes on, and one with another encoder decodes no sound again. A clip that fails keeps its utterance and loses its voice
+or face: n is the same under every condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import isfinite, isnan
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from dual_bench.datasets.extracted import MEDIA, PROBLEMS, RECORD, TABLE, VERSION, Extracted, Features, Wavs
+from dual_bench.datasets.source import Source
+from dual_bench.features.cache import FeatureStore, content_key
+from dual_bench.features.decode import CRASHED, SAMPLE_RATE, pictures, write_sound
+from dual_bench.features.encoder import Encoder, PictureEncoder, encode_in_batches
+from dual_bench.features.media import Clip
+from dual_bench.processes import cores, spread
+from dual_bench.store import replacing, sha256_of, write_text
+from dual_bench.types import Modality, Ragged, Signal, UserError
+
+_VERSION = "v1"
+"""Of what decoding gives; raised where the same file would give something else."""
+
+Report = Callable[[str, int, int, str], None]
+"""(stage, done, total, detail)."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a clip gives no sound or no pictures."""
+
+    utterance: str
+    modality: Modality
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an extraction came to: the ``problems``, and how many clips were ``decoded`` or features copied now."""
+
+    folder: Path
+    utterances: int
+    problems: tuple[Problem, ...]
+    decoded: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One modality: what made it, the sequence of each utterance, and why some have none."""
+
+    made: Features
+    rows: Ragged
+    reasons: Mapping[int, str]
+    decoded: int
+
+
+def extract(
+    source: Source,
+    layout: str,
+    folder: Path,
+    audio: Encoder,
+    vision: PictureEncoder,
+    made_by: str,
+    jobs: int,
+    report: Report,
+) -> Outcome:
+    """Write ``folder``, whole when its ``corpus.json`` is there. UserError where it is not a place to write to.
+
+    ``jobs`` processes decode; 0: one a core.
+    """
+    jobs = jobs or cores()
+    if folder.exists() and any(folder.iterdir()) and not (folder / "lock").exists():
+        raise UserError(f"{folder} holds something else than an extraction; name another folder with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        digests = _digests(source, report)
+        parts: dict[Modality, _Part] = {}
+        sounds: tuple[str, ...] | None = None
+        keys: tuple[str, ...] = ()
+        for modality in MEDIA:
+            media = source.media.get(modality)
+            if isinstance(media, Signal):
+                parts[modality] = _copied(media, modality, layout, folder)
+            elif media is not None and modality == "audio":
+                keys = tuple(_key(clip, digests, "sound", clip and (clip.start, clip.end)) for clip in media)
+                sounds, reasons, decoded = _sounds(media, keys, folder / "sound", jobs, report)
+                parts[modality] = _voices(Wavs(folder / "sound", sounds), keys, reasons, decoded, audio, folder, report)
+            elif media is not None:
+                parts[modality] = _faces(media, digests, vision, folder, jobs, report)
+        problems = _problems(source, parts)
+        (folder / RECORD).unlink(missing_ok=True)  # until the new one is there, the folder is not finished
+        _write_table(source, parts, sounds, keys, folder)
+        with replacing(folder / PROBLEMS) as temporary:
+            pd.DataFrame(problems, columns=["utterance", "modality", "file", "reason"]).to_csv(temporary, index=False)
+        record = _record(source, layout, parts, sounds is not None, made_by)
+        write_text(folder / RECORD, record.model_dump_json(indent=1) + "\n")
+    return Outcome(folder, len(source.utterances), problems, sum(part.decoded for part in parts.values()))
+
+
+def clips_of(source: Source) -> Iterator[tuple[Modality, int, Clip]]:
+    """Every clip that the tables name, with its modality and the number of its utterance."""
+    for modality in MEDIA:
+        media = source.media.get(modality)
+        if media is not None and not isinstance(media, Signal):
+            yield from ((modality, i, clip) for i, clip in enumerate(media) if clip is not None)
+
+
+def _digests(source: Source, report: Report) -> dict[Path, str]:
+    """sha256 of every media file that can be read."""
+    paths = sorted({clip.path for _, _, clip in clips_of(source)})
+
+    def digest(path: Path) -> str:
+        try:
+            return sha256_of(path)
+        except OSError:  # decoding says why
+            return "unreadable"
+
+    found: dict[Path, str] = {}
+    with ThreadPoolExecutor(cores()) as pool:
+        for count, (path, one) in enumerate(zip(paths, pool.map(digest, paths), strict=True)):
+            report("files", count + 1, len(paths), "reading")
+            found[path] = one
+    return found
+
+
+def _key(clip: Clip | None, digests: Mapping[Path, str], *what: object) -> str:
+    """What names the outcome of decoding a clip; empty where there is none."""
+    return content_key(_VERSION, digests[clip.path], repr(what)) if clip else ""
+
+
+def _sounds(
+    clips: Sequence[Clip | None], keys: Sequence[str], folder: Path, jobs: int, report: Report
+) -> tuple[tuple[str, ...], dict[int, str], int]:
+    """The wav file of each utterance, why some have none, and how many were written now."""
+    folder.mkdir(exist_ok=True)
+    names = [f"{key[:32]}.wav" if key else "" for key in keys]
+    todo = {name: clip for name, clip in zip(names, clips, strict=True) if clip and not (folder / name).exists()}
+    tasks = [(clip, folder / name) for name, clip in todo.items()]
+    failed: dict[str, str] = {}
+    for count, (name, reason) in enumerate(zip(todo, spread(write_sound, tasks, jobs), strict=True)):
+        report("sound", count + 1, len(todo), "decoding")
+        if reason != "":
+            failed[name] = reason or CRASHED
+    reasons = {i: failed[name] for i, name in enumerate(names) if name in failed}
+    return tuple("" if name in failed else name for name in names), reasons, len(todo) - len(failed)
+
+
+def _voices(
+    wavs: Wavs,
+    sound_keys: Sequence[str],
+    reasons: Mapping[int, str],
+    decoded: int,
+    encoder: Encoder,
+    folder: Path,
+    report: Report,
+) -> _Part:
+    """Features of the sounds."""
+    keys = [content_key(encoder.name, key) if name else "" for key, name in zip(sound_keys, wavs.names, strict=True)]
+    store, made = _store("audio", encoder.name, encoder.width, encoder.rate, folder)
+
+    def encode(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        items = ((position, wavs[here[position]]) for position in positions)
+        for count, (position, rows) in enumerate(encode_in_batches(encoder, items, SAMPLE_RATE)):
+            report("audio", count + 1, len(positions), encoder.name)
+            yield position, rows
+
+    here = [i for i, key in enumerate(keys) if key]
+    store.fill([keys[i] for i in here], encode)
+    return _Part(made, _found(store, keys), reasons, decoded)
+
+
+def _faces(
+    clips: Sequence[Clip | None],
+    digests: Mapping[Path, str],
+    encoder: PictureEncoder,
+    folder: Path,
+    jobs: int,
+    report: Report,
+) -> _Part:
+    """Features of the pictures."""
+    asked = (encoder.name, encoder.rate, encoder.picture)
+    keys = [_key(clip, digests, *asked, clip and (clip.start, clip.end, clip.half)) for clip in clips]
+    store, made = _store("vision", encoder.name, encoder.width, encoder.rate, folder)
+    failed: dict[str, str] = {}
+
+    def encode(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        tasks = [(clips[here[position]], encoder.rate, encoder.picture) for position in positions]
+
+        def decoded() -> Iterator[tuple[int, NDArray[np.uint8]]]:
+            results = spread(pictures, tasks, jobs)
+            for count, (position, result) in enumerate(zip(positions, results, strict=True)):
+                report("vision", count + 1, len(positions), encoder.name)
+                if isinstance(result, np.ndarray):
+                    yield position, result
+                else:
+                    failed[keys[here[position]]] = result or CRASHED
+
+        yield from encode_in_batches(encoder, decoded(), encoder.rate)
+
+    here = [i for i, key in enumerate(keys) if key]
+    count = store.fill([keys[i] for i in here], encode)
+    kept = ["" if key in failed else key for key in keys]
+    return _Part(made, _found(store, kept), {i: failed[key] for i, key in enumerate(keys) if key in failed}, count)
+
+
+def _copied(signal: Signal, modality: Modality, layout: str, folder: Path) -> _Part:
+    """Features that the folder of the corpus holds already, in rows of our own."""
+    items = [np.asarray(item, np.float32) for item in signal.items]
+    store, made = _store(modality, f"as {layout} has them", items[0].shape[1], signal.rate, folder)
+    keys = [content_key(item) if len(item) else "" for item in items]
+    here = [i for i, key in enumerate(keys) if key]
+    count = store.fill([keys[i] for i in here], lambda positions: ((p, items[here[p]]) for p in positions))
+    return _Part(made, _found(store, keys), {}, count)
+
+
+def _store(modality: Modality, name: str, width: int, rate: float, folder: Path) -> tuple[FeatureStore, Features]:
+    made = Features(
+        folder=f"{modality}-{content_key(name, repr(width))[:12]}",
+        encoder=name,
+        width=width,
+        rate=None if isnan(rate) else rate,
+    )
+    return FeatureStore(folder / made.folder, width), made
+
+
+def _found(store: FeatureStore, keys: Sequence[str]) -> Ragged:
+    """The sequence of each key; no step where it is empty."""
+    here = np.array([i for i, key in enumerate(keys) if key], np.int64)
+    starts, lengths = np.zeros((2, len(keys)), np.int64)
+    if len(here):
+        rows = store.find([keys[i] for i in here])
+        starts[here], lengths[here] = rows.starts, rows.lengths
+    return Ragged(np.empty((0, store.width), np.float32), starts, lengths)
+
+
+def _problems(source: Source, parts: Mapping[Modality, _Part]) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(source.utterances[i].id, modality, str(clip.path), parts[modality].reasons[i])
+        for modality, i, clip in clips_of(source)
+        if i in parts[modality].reasons
+    )
+
+
+def _write_table(
+    source: Source, parts: Mapping[Modality, _Part], sounds: Sequence[str] | None, keys: Sequence[str], folder: Path
+) -> None:
+    utterances = source.utterances
+    columns: dict[str, object] = {
+        "id": [u.id for u in utterances],
+        "split": [u.split for u in utterances],
+        "fold": list(source.folds) if source.folds else [""] * len(utterances),
+        "cluster": [u.cluster for u in utterances],
+        "speaker": [u.speaker for u in utterances],
+        "target": np.array([u.target for u in utterances], np.float64),
+        "text": [u.text for u in utterances],
+    }
+    for name in sorted(set().union(*(u.transcripts for u in utterances))):
+        columns[f"text_{name}"] = [u.transcripts[name] for u in utterances]
+    for modality, part in parts.items():
+        columns |= {f"{modality}_start": part.rows.starts, f"{modality}_steps": part.rows.lengths}
+    if sounds is not None:
+        columns |= {
+            "sound": list(sounds),
+            "sound_key": [k if name else "" for k, name in zip(keys, sounds, strict=True)],
+        }
+    with replacing(folder / TABLE) as temporary:
+        pd.DataFrame(columns).to_parquet(temporary, index=False)
+
+
+def _record(source: Source, layout: str, parts: Mapping[Modality, _Part], sound: bool, made_by: str) -> Extracted:
+    task = source.task
+    return Extracted(
+        version=VERSION,
+        name=source.name,
+        layout=layout,
+        kind=task.kind,
+        classes=task.classes,
+        low=task.low if isfinite(task.low) else None,
+        high=task.high if isfinite(task.high) else None,
+        licence=source.licence,
+        notes=source.notes,
+        deviations=source.deviations,
+        audio=parts["audio"].made if "audio" in parts else None,
+        vision=parts["vision"].made if "vision" in parts else None,
+        sound=sound,
+        made_by=made_by,
+    )

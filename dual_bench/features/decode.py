@@ -1,0 +1,46 @@
+"""What a worker process of an extraction does: one clip to a sound file, or to pictures; or the reason why not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dual_bench.features.media import Clip, MediaError, Picture, frames, sound
+
+SAMPLE_RATE = 16_000
+"""Hz."""
+CRASHED = "makes the decoder crash"
+
+
+def write_sound(clip: Clip, path: Path) -> str:
+    """Write what is heard as a mono 16-bit wav file of 16 kHz, whole or not at all; the reason where there is nothing,
+    else an empty string."""
+    from scipy.io import wavfile
+
+    try:
+        samples = sound(clip)
+    except MediaError as error:
+        return str(error)
+    if not len(samples):
+        return "has no sound there"
+    scale = -float(np.iinfo(np.int16).min)
+    rounded = np.clip(np.rint(samples * scale), -scale, scale - 1).astype(np.int16)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        wavfile.write(temporary, SAMPLE_RATE, rounded)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return ""
+
+
+def pictures(clip: Clip, rate: float, picture: Picture) -> NDArray[np.uint8] | str:
+    """``rate`` pictures a second, or the reason why there are none."""
+    try:
+        found = frames(clip, rate, picture)
+    except MediaError as error:
+        return str(error)
+    return found if len(found) else "has no picture there"

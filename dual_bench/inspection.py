@@ -1,0 +1,199 @@
+"""What a folder of raw media holds, and what is wrong with it: ``dual-bench data check``."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from dual_bench.datasets.extracted import MEDIA
+from dual_bench.datasets.source import Source
+from dual_bench.extraction import clips_of
+from dual_bench.features.decode import CRASHED
+from dual_bench.features.media import Clip, MediaError, Picture, frames, probe, sound
+from dual_bench.processes import cores, spread
+from dual_bench.types import Modality, Signal
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Fault(_Record):
+    """A clip that is missing or does not decode, and why."""
+
+    utterance: str
+    file: str
+    reason: str
+
+
+class Media(_Record):
+    """The clips of one modality; features that the folder holds already have no file, and nothing can fail."""
+
+    clips: int
+    """Utterances whose row names one."""
+    missing: tuple[Fault, ...]
+    broken: tuple[Fault, ...]
+    silent: tuple[str, ...]
+    """Utterances in whose sound every sample is zero."""
+    hours: float
+    seconds: tuple[float, float, float] | None
+    """Shortest, median and longest clip; None where none decodes."""
+    formats: dict[str, int]
+    """How many clips are coded so."""
+
+
+class Part(_Record):
+    """One split or fold."""
+
+    utterances: int
+    clusters: int
+    speakers: int
+    classes: dict[str, int]
+    """Utterances of each class; empty where values are predicted."""
+
+
+class Duplicate(_Record):
+    """The same words by the same speaker in two parts."""
+
+    text: str
+    speaker: str
+    utterances: dict[str, tuple[str, ...]]
+    """By part."""
+
+
+class Inspection(_Record):
+    """All that was found."""
+
+    name: str
+    layout: str
+    utterances: int
+    parts: dict[str, Part]
+    media: dict[Modality, Media]
+    duplicates: tuple[Duplicate, ...]
+    deviations: tuple[str, ...]
+    unused: tuple[str, ...]
+    """Media files that no row names."""
+    decoded: bool
+    """Whether every clip was decoded to its end, or only opened."""
+
+    @property
+    def faults(self) -> int:
+        """Clips that are missing or do not decode."""
+        return sum(len(media.missing) + len(media.broken) for media in self.media.values())
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one clip turned out to be; ``reason`` says why it gives nothing, or is empty."""
+
+    reason: str
+    seconds: float = 0.0
+    format: str = ""
+    silent: bool = False
+
+
+def inspect(
+    source: Source, layout: str, decode: bool, jobs: int, report: Callable[[str, int, int, str], None]
+) -> Inspection:
+    """Look at every clip of ``source``, by ``jobs`` processes (0: one a core); ``decode``: to its end."""
+    part_of = source.folds or tuple(u.split for u in source.utterances)
+    parts = {}
+    for part in dict.fromkeys(part_of):
+        here = [u for u, where in zip(source.utterances, part_of, strict=True) if where == part]
+        counts = Counter(u.target for u in here)
+        parts[part] = Part(
+            utterances=len(here),
+            clusters=len({u.cluster for u in here}),
+            speakers=len({u.speaker for u in here}),
+            classes={name: counts[i] for i, name in enumerate(source.task.classes)},
+        )
+    return Inspection(
+        name=source.name,
+        layout=layout,
+        utterances=len(source.utterances),
+        parts=parts,
+        media={m: _media(source, m, decode, jobs or cores(), report) for m in MEDIA if m in source.media},
+        duplicates=_duplicates(source, part_of),
+        deviations=source.deviations,
+        unused=tuple(str(path) for path in source.unused),
+        decoded=decode,
+    )
+
+
+def look(clip: Clip, modality: Modality, decode: bool) -> Seen:
+    """Open a clip, and ``decode`` it to its end."""
+    try:
+        facts = probe(clip.path)
+        seconds = min(clip.end, facts.seconds) - clip.start
+        if modality == "audio":
+            if not facts.audio:
+                return Seen("has no audio track")
+            if not decode:
+                return Seen("", seconds, facts.audio)
+            samples = sound(clip)
+            return Seen("", len(samples) / 16_000, facts.audio, silent=not np.any(samples))
+        if not facts.video:
+            return Seen("has no video track")
+        if decode:
+            frames(clip, 1.0, Picture(32, 32, colour=False))
+        return Seen("", seconds, facts.video)
+    except MediaError as error:
+        return Seen(str(error))
+
+
+def _media(
+    source: Source, modality: Modality, decode: bool, jobs: int, report: Callable[[str, int, int, str], None]
+) -> Media:
+    signal = source.media[modality]
+    if isinstance(signal, Signal):
+        lengths = [len(item) for item in signal.items]
+        with_steps = [n for n in lengths if n]
+        spread_of = (min(with_steps), median(with_steps), max(with_steps)) if with_steps else None
+        return Media(
+            clips=len(with_steps), missing=(), broken=(), silent=(), hours=0.0, seconds=None,
+            formats={f"features, {spread_of[0]} to {spread_of[2]} steps": len(with_steps)} if spread_of else {},
+        )  # fmt: skip
+    clips = [(i, clip) for m, i, clip in clips_of(source) if m == modality]
+    tasks = [(clip, modality, decode) for _, clip in clips]
+    missing, broken, silent = [], [], []
+    seconds, formats = [], Counter[str]()
+    for done, ((i, clip), seen) in enumerate(zip(clips, spread(look, tasks, jobs), strict=True)):
+        report(modality, done + 1, len(clips), "decoding" if decode else "opening")
+        name = source.utterances[i].id
+        seen = seen or Seen(CRASHED)
+        if seen.reason:
+            where = broken if clip.path.is_file() else missing
+            where.append(Fault(utterance=name, file=str(clip.path), reason=seen.reason))
+            continue
+        seconds.append(seen.seconds)
+        formats[seen.format] += 1
+        if seen.silent:
+            silent.append(name)
+    return Media(
+        clips=len(clips),
+        missing=tuple(missing),
+        broken=tuple(broken),
+        silent=tuple(silent),
+        hours=sum(seconds) / 3600,
+        seconds=(min(seconds), median(seconds), max(seconds)) if seconds else None,
+        formats=dict(formats.most_common()),
+    )
+
+
+def _duplicates(source: Source, part_of: tuple[str, ...]) -> tuple[Duplicate, ...]:
+    """Words that one speaker says in two parts; case and white space make no difference."""
+    where: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for utterance, part in zip(source.utterances, part_of, strict=True):
+        words = " ".join(utterance.text.casefold().split())
+        if words:
+            where[words, utterance.speaker][part].append(utterance.id)
+    return tuple(
+        Duplicate(text=text, speaker=speaker, utterances={part: tuple(ids) for part, ids in found.items()})
+        for (text, speaker), found in where.items()
+        if len(found) > 1
+    )
