@@ -298,4 +298,23 @@ METRICS = Catalog(
     },
 )
 
-CATALOGS = {"corpora": DATASETS, "models": MODELS, "corruptions": CORRUPTIONS, "metrics": METRICS}
+LAYOUTS = Catalog(
+    "layout",
+    {
+        "meld": Entry("dual_bench.datasets.meld:LAYOUT", "train_sent_emo.csv and clips dia0_utt0.mp4, as MELD.Raw has"),
+        "iemocap": Entry(
+            "dual_bench.datasets.iemocap:LAYOUT", "Session1/dialog/EmoEvaluation, as IEMOCAP_full_release has"
+        ),
+        "mmsa": Entry("dual_bench.datasets.mmsa:LAYOUT", "a .pkl of features of MOSI, MOSEI or SIMS, as MMSA has them"),
+        "folder": Entry("dual_bench.datasets.folder:LAYOUT", "your own: a CSV with a column file, audio or video"),
+    },
+    "dual_bench.layouts",
+)
+
+CATALOGS = {
+    "corpora": DATASETS,
+    "models": MODELS,
+    "corruptions": CORRUPTIONS,
+    "metrics": METRICS,
+    "layouts": LAYOUTS,
+}

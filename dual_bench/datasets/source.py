@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dual_bench.catalog import LAYOUTS, Settings, parse_spec
 from dual_bench.features.media import Clip
-from dual_bench.types import Modality, Signal, Task, Utterance
+from dual_bench.types import Modality, Signal, Task, UserError, Utterance
 
 
 @dataclass(frozen=True)
@@ -39,3 +40,33 @@ class Layout:
     name: str
     recognises: Callable[[Path], bool]
     read: Callable[..., Source]
+
+
+def find_layout(path: Path, spec: str | None = None) -> tuple[Layout, Settings]:
+    """The layout that ``spec`` names (``meld:quotes=plain``), or the first in the catalogue that recognises ``path``,
+    and its settings. UserError tells what each layout looks for where none does."""
+    if not path.exists():
+        raise UserError(f"{path} is missing; expected the folder or file of a corpus")
+    if spec is not None:
+        name, settings = parse_spec(spec)
+        return LAYOUTS.load(name), settings
+    for name in LAYOUTS.parts:
+        layout: Layout = LAYOUTS.load(name)
+        if layout.recognises(path):
+            return layout, {}
+    known = "; ".join(f"{name}: {entry.summary}" for name, entry in LAYOUTS.parts.items())
+    raise UserError(f"{path} is arranged like no corpus that is known ({known}); name a layout with --layout")
+
+
+def some(names: Sequence[str], count: int = 5) -> str:
+    """A list for people: all names where they are few, else the first."""
+    return ", ".join(names) if len(names) <= count else f"{', '.join(names[:count])} and {len(names) - count:,} more"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number and its noun.
+
+    >>> counted(1, "row"), counted(2610, "row")
+    ('1 row', '2,610 rows')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
