@@ -118,11 +118,14 @@ def extract(
     with explained():
         from dual_bench.datasets.source import find_layout
         from dual_bench.extraction import extract, made_by
-        from dual_bench.features.encoder import encoders
+        from dual_bench.features.encoder import encoders_of
         from dual_bench.training import resolve_device
 
         found, settings = find_layout(path, layout)
-        chosen = encoders(encoder or (), resolve_device(device))
+        named = by_modality(encoder or [])
+        if "text" in named:
+            raise UserError("words are encoded when models read them: dual-bench run --encoder text=… chooses how")
+        chosen = encoders_of(named, resolve_device(device))
         folder = out or path.with_name(f"{path.stem if path.is_file() else path.resolve().name}-features")
         with progress() as report:
             source = found.read(path, **settings)

@@ -25,6 +25,7 @@ from dual_bench.features.cache import FeatureStore, content_key
 from dual_bench.features.decode import CRASHED, SAMPLE_RATE, pictures, write_sound
 from dual_bench.features.encoder import Encoder, PictureEncoder, encode_in_batches
 from dual_bench.features.media import Clip
+from dual_bench.plan import installed
 from dual_bench.processes import cores, spread
 from dual_bench.store import replacing, sha256_of, write_text
 from dual_bench.types import Modality, Ragged, Signal, UserError
@@ -107,6 +108,12 @@ def extract(
         record = _record(source, layout, parts, sounds is not None, made_by)
         write_text(folder / RECORD, record.model_dump_json(indent=1) + "\n")
     return Outcome(folder, len(source.utterances), problems, sum(part.decoded for part in parts.values()))
+
+
+def made_by() -> str:
+    """What decodes and encodes here, with versions."""
+    packages = installed(("dual-bench", "av", "torch", "torchaudio", "timm", "opensmile", "dlib-bin"))
+    return ", ".join(f"{name} {version}" for name, version in packages.items())
 
 
 def clips_of(source: Source) -> Iterator[tuple[Modality, int, Clip]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite, nan
 from statistics import median
 
 import numpy as np
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from dual_bench.datasets.extracted import MEDIA
 from dual_bench.datasets.source import Source
 from dual_bench.extraction import clips_of
-from dual_bench.features.decode import CRASHED
+from dual_bench.features.decode import CRASHED, SAMPLE_RATE
 from dual_bench.features.media import Clip, MediaError, Picture, frames, probe, sound
 from dual_bench.processes import cores, spread
 from dual_bench.types import Modality, Signal
@@ -92,7 +93,8 @@ class Seen:
     """What one clip turned out to be; ``reason`` says why it gives nothing, or is empty."""
 
     reason: str
-    seconds: float = 0.0
+    seconds: float = nan
+    """NaN where the file does not say, and was only opened."""
     format: str = ""
     silent: bool = False
 
@@ -131,17 +133,19 @@ def look(clip: Clip, modality: Modality, decode: bool) -> Seen:
         facts = probe(clip.path)
         seconds = min(clip.end, facts.seconds) - clip.start
         if modality == "audio":
-            if not facts.audio:
+            if facts.sound is None:
                 return Seen("has no audio track")
+            coded = f"{facts.sound.codec}, {facts.sound.rate} Hz, {facts.sound.layout}"
             if not decode:
-                return Seen("", seconds, facts.audio)
+                return Seen("", seconds, coded)
             samples = sound(clip)
-            return Seen("", len(samples) / 16_000, facts.audio, silent=not np.any(samples))
-        if not facts.video:
+            return Seen("", len(samples) / SAMPLE_RATE, coded, silent=not np.any(samples))
+        if facts.pictures is None:
             return Seen("has no video track")
+        shown = facts.pictures
         if decode:
             frames(clip, 1.0, Picture(32, 32, colour=False))
-        return Seen("", seconds, facts.video)
+        return Seen("", seconds, f"{shown.codec}, {shown.width}x{shown.height}, {shown.rate:.4g} frames a second")
     except MediaError as error:
         return Seen(str(error))
 
@@ -160,8 +164,11 @@ def _media(
         )  # fmt: skip
     clips = [(i, clip) for m, i, clip in clips_of(source) if m == modality]
     tasks = [(clip, modality, decode) for _, clip in clips]
-    missing, broken, silent = [], [], []
-    seconds, formats = [], Counter[str]()
+    missing: list[Fault] = []
+    broken: list[Fault] = []
+    silent: list[str] = []
+    seconds: list[float] = []
+    formats = Counter[str]()
     for done, ((i, clip), seen) in enumerate(zip(clips, spread(look, tasks, jobs), strict=True)):
         report(modality, done + 1, len(clips), "decoding" if decode else "opening")
         name = source.utterances[i].id
@@ -170,7 +177,8 @@ def _media(
             where = broken if clip.path.is_file() else missing
             where.append(Fault(utterance=name, file=str(clip.path), reason=seen.reason))
             continue
-        seconds.append(seen.seconds)
+        if isfinite(seen.seconds):
+            seconds.append(seen.seconds)
         formats[seen.format] += 1
         if seen.silent:
             silent.append(name)

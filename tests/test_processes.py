@@ -1,4 +1,4 @@
-"""Worker processes: none is left behind."""
+"""Worker processes: none is left behind, and none takes another with it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import time
 from multiprocessing.context import SpawnProcess
 
 import pytest
+from killing import squared
 
-from dual_bench.processes import executor_of
+from dual_bench.processes import executor_of, spread
 
 
 def sleep_apart() -> None:
@@ -35,3 +36,18 @@ def test_an_interrupt_while_a_worker_starts_leaves_none_behind(monkeypatch: pyte
     while multiprocessing.active_children():
         assert time.monotonic() < deadline, "a worker process goes on"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_results_come_in_the_order_of_their_tasks(jobs: int) -> None:
+    assert list(spread(squared, [(n,) for n in range(9)], jobs)) == [n * n for n in range(9)]
+
+
+def test_a_task_that_kills_its_process_costs_nothing_but_its_own_result() -> None:
+    deadly = frozenset({2, 7})
+    found = list(spread(squared, [(n, deadly) for n in range(9)], 2))
+    assert found == [None if n in deadly else n * n for n in range(9)]
+
+
+def test_without_tasks_there_is_no_result() -> None:
+    assert list(spread(squared, [], 2)) == []

@@ -7,7 +7,6 @@ split, numbered as they come. MELD's sentiments, seasons, episodes and times are
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from fractions import Fraction
@@ -17,18 +16,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dual_bench.datasets.meld import CLIPS, EXPORT, Export
 from dual_bench.processes import cores, spread
 from dual_bench.types import Corpus, Modality, Split, UserError
 
-ABOUT = "dual-bench-export.json"
-"""Beside the tables: name, licence, notes and classes of the corpus, which MELD's tables have no place for."""
-
-PLACES: dict[Split, tuple[str, str]] = {
-    "train": ("train_sent_emo.csv", "train_splits"),
-    "validation": ("dev_sent_emo.csv", "dev_splits_complete"),
-    "test": ("test_sent_emo.csv", "output_repeated_splits_test"),
-}
-"""The table and the folder of clips of each split."""
+_NAMES: dict[Split, str] = {"train": "train", "validation": "dev", "test": "test"}
+"""What MELD calls its splits."""
 
 
 def export_meld(corpus: Corpus, folder: Path, jobs: int, report: Callable[[int, int], None]) -> int:
@@ -54,9 +47,13 @@ def export_meld(corpus: Corpus, folder: Path, jobs: int, report: Callable[[int, 
         tasks = _write_tables(corpus, partial)
         for done, _ in enumerate(spread(render, tasks, jobs or cores())):
             report(done + 1, len(tasks))
-        about = {"corpus": f"{corpus.name} (rendered)", "licence": corpus.licence, "notes": corpus.notes}
-        text = json.dumps(about | {"classes": corpus.task.classes}, ensure_ascii=False, indent=1)
-        (partial / ABOUT).write_text(text + "\n", encoding="utf-8")
+        about = Export(
+            corpus=f"{corpus.name} (rendered)",
+            licence=corpus.licence,
+            notes=corpus.notes,
+            classes=corpus.task.classes,
+        )
+        (partial / EXPORT).write_text(about.model_dump_json(indent=1) + "\n", encoding="utf-8")
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
@@ -73,7 +70,8 @@ def _write_tables(corpus: Corpus, folder: Path) -> list[_Task]:
     (fold,) = corpus.folds
     nothing: NDArray[np.generic] = np.empty(0, np.uint8)
     tasks: list[_Task] = []
-    for split, (table, clips) in PLACES.items():
+    for split, name in _NAMES.items():
+        clips = CLIPS[name]
         (folder / clips).mkdir(parents=True)
         dialogues: dict[str, int] = {}
         said: dict[str, int] = {}
@@ -101,7 +99,7 @@ def _write_tables(corpus: Corpus, folder: Path) -> list[_Task]:
             parts = [(s.items[i], s.rate) if (s := corpus.signals.get(m)) else (nothing, 1.0) for m in _SHOWN]
             if any(len(items) for items, _ in parts):
                 tasks.append((path, *parts[0], *parts[1]))
-        pd.DataFrame(rows).to_csv(folder / table, index=False, encoding="utf-8")
+        pd.DataFrame(rows).to_csv(folder / f"{name}_sent_emo.csv", index=False, encoding="utf-8")
     return tasks
 
 
