@@ -1,15 +1,46 @@
-"""Media files to what encoders read: mono sound at 16 kHz, and pictures at the times asked for."""
+"""Media files to what encoders read: mono sound at 16 kHz, and pictures at the times asked for.
+
+ffmpeg's libraries decode (PyAV, https://pyav.org). One process decodes in one thread: many clips are decoded faster by
+many processes, and what comes out does not depend on how many.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from dual_bench.features import faces
+from dual_bench.features.mixing import DRIFT, Run, joined, mono
+from dual_bench.features.painting import Painter
 from dual_bench.types import UserError
 
+if TYPE_CHECKING:
+    from av import Packet, VideoFrame
+    from av.container import InputContainer
+
+T = TypeVar("T")
 Half = Literal["whole", "left", "right"]
+
+ENOUGH = 0.9
+"""Share of the length that a file states which has to decode."""
+LONGEST = 4 * 3600
+"""Seconds; a time beyond is taken for damage, and would ask for more memory than there is."""
+
+_TICK = 1e-3
+"""Seconds that a frame may come late: Matroska rounds times to this."""
+_SLACK = 0.1
+"""Seconds that may always be missing: codecs round lengths to whole frames."""
+_SKIPS = ("h264", "mpeg1video", "mpeg2video")
+"""Codecs that say of a frame that none refers to it. HEVC says so of one layer only."""
+_GUESSED = ("aac", "ac3", "dts", "eac3", "h264", "hevc", "m4v", "mp3", "mpegvideo")
+"""Formats that state no length."""
 
 
 class MediaError(UserError):
@@ -38,3 +69,290 @@ class Picture:
     """Whether the middle of the picture is cut out in this aspect ratio; else all of it is squeezed into it."""
     face: bool = False
     """Whether only the largest face is wanted, found by ``features.faces``."""
+
+
+# --------------------------------------------------------------------------------------------------- facts
+
+
+@dataclass(frozen=True)
+class PictureFacts:
+    """What a file says of its video track; 0 where it does not say."""
+
+    codec: str
+    width: int
+    height: int
+    rate: float
+    """Frames a second, on average."""
+    frames: int
+
+
+@dataclass(frozen=True)
+class SoundFacts:
+    """What a file says of its audio track."""
+
+    codec: str
+    rate: int
+    """Samples a second."""
+    channels: int
+    layout: str
+    """In ffmpeg's words: ``stereo``, ``5.1``, ``6 channels`` where it is not known which is which."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a media file says of itself."""
+
+    seconds: float
+    """NaN where it does not say."""
+    pictures: PictureFacts | None
+    sound: SoundFacts | None
+
+
+def probe(path: Path) -> Facts:
+    """What the file says of itself; it is opened, and no more of it decoded than that takes."""
+    with _opened(path) as container:
+        video, audio = (_stream(container, kind) for kind in ("video", "audio"))
+        pictures = video and PictureFacts(
+            video.codec_context.name, video.width, video.height, float(video.average_rate or 0), video.frames
+        )
+        sounds = audio and SoundFacts(
+            audio.codec_context.name, audio.sample_rate, audio.layout.nb_channels, audio.layout.name
+        )
+        return Facts(math.nan if container.duration is None else container.duration / 1e6, pictures, sounds)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[InputContainer]:
+    import av
+
+    if not path.exists():
+        raise MediaError("is missing")
+    if not path.is_file():
+        raise MediaError("is no file")
+    if not path.stat().st_size:
+        raise MediaError("is empty (0 bytes)")
+    try:
+        # a file may be a list of others to open (HLS): only those on this disk
+        container = av.open(str(path.absolute()), options={"protocol_whitelist": "file", "fflags": "+genpts"})
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(f"is no media file that can be opened: {getattr(error, 'strerror', None) or error}") from None
+    with container:
+        yield container
+
+
+def _stream(container: InputContainer, kind: Literal["video", "audio"]) -> Any:
+    """The first track of a kind that can be decoded, None without one; the picture of a cover is no video track."""
+    from av.stream import Disposition
+
+    for stream in getattr(container.streams, kind):
+        if stream.codec_context is not None and Disposition.attached_pic not in stream.disposition:
+            return stream
+    return None
+
+
+# -------------------------------------------------------------------------------------------------- tracks
+
+
+class _Track:
+    """A track of an open file, on the clip's clock: seconds since the container starts."""
+
+    def __init__(self, container: InputContainer, kind: Literal["video", "audio"], clip: Clip) -> None:
+        if not 0 <= clip.start < clip.end:
+            raise MediaError(f"cannot be cut from {clip.start:g} to {clip.end:g} s")
+        stream = _stream(container, kind)
+        if stream is None:
+            raise MediaError(f"has no {kind} track")
+        self.container, self.stream, self.codec, self.clip = container, stream, stream.codec_context, clip
+        self.codec.thread_type = "NONE"  # threads take longer in all, and what is skipped is said packet by packet
+        self.codec.thread_count = 1
+        self.zero = (container.start_time or 0) / 1e6
+        self.lost = 0.0
+        """Seconds of packets that the decoder refused."""
+        self.own = self.any = 0.0
+        """How far the packets of this track reach, and of any, of those that were read."""
+
+    def time(self, ticks: int) -> float:
+        return float(ticks * self.stream.time_base) - self.zero
+
+    def packets(self, before: float, after: float) -> list[Packet[Any]]:
+        """Those of the clip, from a key frame at least ``before`` seconds earlier to ``after`` seconds later."""
+        from av import FFmpegError
+
+        early, late = self.clip.start - before, self.clip.end + after
+        if early > 0:
+            with suppress(FFmpegError):
+                self.container.seek(round((early + self.zero) / self.stream.time_base), stream=self.stream)
+                found = self._read(late)
+                if found and found[0].pts is not None and self.time(found[0].pts) <= self.clip.start:
+                    return found
+            with suppress(FFmpegError):  # it has no index, or a wrong one
+                self.container.seek(self.container.start_time or 0)
+        return self._read(late)
+
+    def _read(self, late: float) -> list[Packet[Any]]:
+        from av import FFmpegError
+
+        found: list[Packet[Any]] = []
+        with suppress(FFmpegError):  # a file that ends too early: what was read is kept
+            for packet in self.container.demux():
+                own = packet.stream_index == self.stream.index
+                if packet.size and own and (found or packet.is_keyframe):
+                    found.append(packet)
+                if packet.pts is not None:
+                    end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - self.zero
+                    self.any, self.own = max(self.any, end), max(self.own, end) if own else self.own
+                if own and packet.dts is not None and self.time(packet.dts) >= late:
+                    break
+        return found
+
+    def decode(self, packets: Sequence[Packet[Any]], wanted: Container[int | None] | None = None) -> Iterator[Any]:
+        """Frames in the order of presentation. Where ``wanted`` times are named, a frame of another time may be left
+        out if no other refers to it: not decoding it changes no other."""
+        from av import FFmpegError
+
+        self.codec.flush_buffers()
+        self.lost = 0.0
+        for packet in (*packets, None):
+            if wanted is not None:
+                self.codec.skip_frame = "DEFAULT" if packet is None or packet.pts in wanted else "NONREF"
+            try:
+                yield from self.codec.decode(packet)
+            except FFmpegError:
+                self.lost += float((packet.duration or 0) * self.stream.time_base) if packet else 0.0
+
+    def check(self, reach: float) -> None:
+        """MediaError unless enough of the clip was decoded, which was to ``reach`` but for what was lost."""
+        start, end = self.clip.start, self.clip.end
+        length = min(end, self._stated()) - start
+        decoded = min(end, reach) - start - self.lost
+        if decoded < ENOUGH * length and length - decoded > _SLACK:
+            raise MediaError(f"decodes only {max(decoded, 0):.1f} of {length:.1f} s")
+        if reach <= start:
+            raise MediaError(f"ends at {reach:.1f} s, and what comes {start:.1f} s and later was asked for")
+
+    def _stated(self) -> float:
+        """Where the file says that the track ends; -inf where it says nothing."""
+        if self.container.format.name in _GUESSED:
+            return -math.inf
+        if self.stream.duration is not None:
+            return self.time((self.stream.start_time or 0) + self.stream.duration)
+        if self.container.duration is None:
+            return -math.inf
+        # The length of the longest track. If any reaches it, the file is whole, and this one ends where it does.
+        start, end = self.clip.start, min(self.clip.end, self.container.duration / 1e6)
+        return self.own if self.any - start >= ENOUGH * (end - start) else end
+
+
+# --------------------------------------------------------------------------------------------------- sound
+
+
+def sound(clip: Clip) -> NDArray[np.float32]:
+    """(samples,) at 16 kHz, mono, in [-1, 1], from the clip's start to its end or the sound's.
+
+    Channels are mixed as ITU-R BS.775-3, annex 4, has it for one speaker, the weights scaled to sum to one: nothing
+    clips, and what is the same in all channels keeps its level. Silence fills what the sound starts later than the
+    file's clock, and gaps in the times of presentation; a drift of up to 20 ms is let be. Sound is cut to the sample,
+    where the file's clock is as fine. A damaged file gives what decodes, if that is ``ENOUGH``. MediaError: no audio
+    track, or not enough of it.
+    """
+    with _opened(clip.path) as container:
+        track = _Track(container, "audio", clip)
+        runs: list[Run] = []
+        for frame in track.decode(track.packets(before=0.5, after=0.1)):  # decoders of sound need a run-up
+            at = runs[-1].end if frame.pts is None and runs else track.time(frame.pts or 0)
+            if not runs or runs[-1].rate != frame.sample_rate or abs(at - runs[-1].end) > DRIFT:
+                if at > LONGEST:
+                    raise MediaError(f"has sound at {at:.0f} s; expected less than {LONGEST} s")
+                runs.append(Run(round(at * frame.sample_rate), frame.sample_rate))
+            runs[-1].add(mono(frame))
+        track.check(max((run.end for run in runs), default=0.0))
+    return joined(runs, clip.start, clip.end)
+
+
+# ------------------------------------------------------------------------------------------------ pictures
+
+
+def frames(clip: Clip, rate: float, picture: Picture) -> NDArray[np.uint8]:
+    """(frames, height, width[, 3]): the picture shown at each ``clip.start + k / rate``, until the clip or the pictures
+    end; at least one.
+
+    Shown is the last frame whose time of presentation is not later (but for ``_TICK``); before the first, the first.
+    Grey is luma in its full range. Frames are scaled by swscale's area averaging. A damaged file gives what decodes, if
+    that is ``ENOUGH``. MediaError: no video track, not enough of it, no face where one is wanted.
+    """
+    with _opened(clip.path) as container:
+        track = _Track(container, "video", clip)
+        packets = track.packets(before=1.0, after=0.0)
+        painter = Painter(clip.half, float(track.stream.sample_aspect_ratio or 1))
+        if not picture.face:
+            return np.stack(_shown(track, packets, rate, lambda frame, _: painter.middle(frame, picture)))
+        found = _shown(track, packets, rate, lambda frame, _: painter.face(frame))
+        squares = faces.nearest(found)
+        if not squares:
+            raise MediaError("shows no face that can be found")
+        return np.stack(_shown(track, packets, rate, lambda frame, k: painter.square(frame, squares[k], picture)))
+
+
+def _shown(
+    track: _Track, packets: Sequence[Packet[Any]], rate: float, paint: Callable[[VideoFrame, int], T]
+) -> list[T]:
+    """What ``paint(frame, k)`` makes of the frame shown at each time k; a frame that is shown on is painted once."""
+    times = [packet.pts for packet in packets if not packet.is_discard]
+    wanted = _wanted(track, sorted({ticks for ticks in times if ticks is not None}), rate)
+    if track.codec.name not in _SKIPS or None in times:
+        wanted = None
+    painted, seen = _pass(track, packets, rate, paint, wanted)
+    if wanted is not None and seen != wanted:  # damage: what is shown instead may be a frame that was left out
+        painted, _ = _pass(track, packets, rate, paint, None)
+    return painted
+
+
+def _wanted(track: _Track, times: Sequence[int], rate: float) -> list[int] | None:
+    """Those of the frames' ``times`` that are shown when asked for, and the last, which says how far pictures reach."""
+    if not times:
+        return None
+    at = np.array([track.time(ticks) for ticks in times])
+    length = min(track.clip.end, at[-1], LONGEST) - track.clip.start
+    asked = track.clip.start + np.arange(max(0, math.ceil(length * rate)) + 1) / rate
+    chosen = np.maximum(np.searchsorted(at, asked + _TICK, side="right") - 1, 0)
+    return sorted({times[i] for i in chosen} | {times[-1]})
+
+
+def _pass(
+    track: _Track,
+    packets: Sequence[Packet[Any]],
+    rate: float,
+    paint: Callable[[VideoFrame, int], T],
+    wanted: Sequence[int] | None,
+) -> tuple[list[T], list[int]]:
+    """``_shown`` by decoding once, and the times of the frames it was made of."""
+    start, end = track.clip.start, track.clip.end
+    painted: list[T] = []
+    seen: list[int] = []
+    shown: VideoFrame | None = None
+    reach = 0.0
+
+    def show(until: float) -> None:
+        first = last = len(painted)
+        while start + last / rate + _TICK < min(until, end):
+            last += 1
+        if shown is not None and last > first:
+            painted.extend([paint(shown, first)] * (last - first))
+
+    for frame in track.decode(packets, None if wanted is None else set(wanted)):
+        ticks = frame.dts if frame.pts is None else frame.pts
+        if ticks is None or (wanted is not None and ticks not in wanted):
+            continue
+        at = track.time(ticks)
+        if at > LONGEST:
+            raise MediaError(f"has pictures at {at:.0f} s; expected less than {LONGEST} s")
+        shown = shown or frame
+        show(at)
+        shown = frame
+        seen.append(ticks)
+        reach = max(reach, at + float(frame.duration * track.stream.time_base or 1 / (track.stream.average_rate or 25)))
+    track.check(reach)
+    show(reach)
+    if shown is not None and not painted:
+        painted.append(paint(shown, 0))
+    return painted, seen

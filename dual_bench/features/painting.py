@@ -1,0 +1,92 @@
+"""Decoded frames to arrays: the part of the picture that is wanted, upright and scaled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dual_bench.features import faces
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.filter import Graph
+
+    from dual_bench.features.media import Half, Picture
+
+Box = tuple[int, int, int, int]
+"""Left, top, width, height."""
+
+_FLAGS = "area+accurate_rnd+bitexact+full_chroma_int"
+"""Of swscale: the same pixels on every machine."""
+_UPRIGHT: dict[int, list[tuple[str, str | None]]] = {
+    90: [("transpose", "cclock")],
+    180: [("hflip", None), ("vflip", None)],
+    270: [("transpose", "clock")],
+}
+"""How a frame is turned that was filmed on its side, by degrees against the clock."""
+
+
+class Painter:
+    """Frames to arrays, by crop and scale in ffmpeg's filters; a graph of them serves until its input changes."""
+
+    def __init__(self, half: Half, pixel: float) -> None:
+        self.half, self.pixel = half, pixel
+        """Which part of a frame is the picture, and how much wider than high its pixels are."""
+        self._key: object = None
+
+    def middle(self, frame: VideoFrame, picture: Picture) -> NDArray[np.uint8]:
+        left, top, width, height = self._picture(frame)
+        if picture.crop:
+            aspect = picture.width / picture.height / self.pixel
+            kept = max(1, min(width, round(height * aspect))), max(1, min(height, round(width / aspect)))
+            left, top = left + (width - kept[0]) // 2, top + (height - kept[1]) // 2
+            width, height = kept
+        return self._paint(frame, (left, top, width, height), (picture.width, picture.height), picture.colour)
+
+    def face(self, frame: VideoFrame) -> faces.Square | None:
+        """In pixels of a picture that is ``faces.WIDTH`` wide."""
+        box = self._picture(frame)
+        return faces.largest(self._paint(frame, box, (faces.WIDTH, round(box[3] * faces.WIDTH / box[2])), False))
+
+    def square(self, frame: VideoFrame, square: faces.Square, picture: Picture) -> NDArray[np.uint8]:
+        left, top, width, height = self._picture(frame)
+        x, y, *size = square.box(width, height, width / faces.WIDTH)
+        return self._paint(
+            frame, (left + x, top + y, size[0], size[1]), (picture.width, picture.height), picture.colour
+        )
+
+    def _picture(self, frame: VideoFrame) -> Box:
+        width, height = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+        if self.half == "whole":
+            return 0, 0, width, height
+        return (0 if self.half == "left" else width - width // 2), 0, width // 2, height
+
+    def _paint(self, frame: VideoFrame, box: Box, size: tuple[int, int], colour: bool) -> NDArray[np.uint8]:
+        """(height, width[, 3]): the box of the upright frame, scaled."""
+        kind = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, frame.rotation)
+        if self._key != (kind, box, size, colour):
+            self._key, self._graph = (kind, box, size, colour), _graph(frame, box, size, colour)
+        self._graph.push(frame)
+        return np.asarray(self._graph.vpull().to_ndarray(), np.uint8)
+
+
+def _graph(frame: VideoFrame, box: Box, size: tuple[int, int], colour: bool) -> Graph:
+    """Filters for frames like this one: turned upright, the box cut out, scaled, grey in full range or RGB."""
+    from av.filter import Graph
+
+    left, top, width, height = box
+    source = f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1000"
+    chain: list[tuple[str, str | None]] = [
+        ("buffer", f"{source}:colorspace={frame.colorspace}:range={frame.color_range}"),
+        *_UPRIGHT.get(frame.rotation % 360, ()),
+        ("crop", f"{width}:{height}:{left}:{top}:exact=1"),
+        ("scale", f"{size[0]}:{size[1]}:flags={_FLAGS}:out_range=full"),
+        ("format", "rgb24" if colour else "gray"),
+        ("buffersink", None),
+    ]
+    graph = Graph()
+    graph.threads = 1
+    graph.link_nodes(*(graph.add(name, arguments) for name, arguments in chain)).configure()
+    return graph
