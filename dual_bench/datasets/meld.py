@@ -192,7 +192,7 @@ def _missing(path: Path, split: str, folder: Path, gone: Mapping[str, str], know
     """Sentences on the clips that rows name and nobody finds, by utterance."""
     if not folder.is_dir():
         packed = _find(path, split, f"{split}.tar.gz")
-        remedy = f"; unpack {packed}" if packed else ""
+        remedy = f"; unpack {packed.relative_to(path)}" if packed else ""
         return [f"{split}: the clip folder {CLIPS[split]} is missing{remedy}: no utterance has sound or pictures"]
     said = [f"known: {name} of {split} is missing" for key, name in gone.items() if key in known]
     names = [name for key, name in gone.items() if key not in known]
@@ -209,8 +209,8 @@ def _left(split: str, left: list[str], known: Collection[str], final: bool) -> l
     rest = [name for name in left if name not in {*finals, *expected}]
     if finals:
         said.append(
-            f"known: {counted(len(finals), 'clip')} of {split} called {_FINAL}… are not read; by users' reports some fit "
-            "their rows better than the clips that are: meld:final=on reads them instead"
+            f"known: {counted(len(finals), 'clip')} of {split} called {_FINAL}… are not read; by users' reports some "
+            "fit their rows better than the clips that are: meld:final=on reads them instead"
         )
     if expected:
         said.append(f"known: {counted(len(expected), 'clip')} of {split} that no row names: {some(expected)}")
