@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from dual_bench.catalog import did_you_mean
@@ -26,6 +35,40 @@ LayoutSpec = Annotated[
 ]
 Jobs = Annotated[int, typer.Option(min=0, help="Processes that decode side by side; 0: one a core.")]
 _SHOWN = 20
+
+
+@data_app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="meld.")],
+    out: Annotated[Path, typer.Option(help="The folder to put it in; the archive takes as much room again.")] = Path(
+        "corpora"
+    ),
+) -> None:
+    """Download a corpus from its public address, and unpack it; goes on where it was stopped."""
+    with explained():
+        from dual_bench.datasets.fetch import fetch, find
+
+        remote = find(name)
+        screen.print(f"{remote.licence}.", soft_wrap=True, highlight=False)
+        with Progress(*_DOWNLOAD, console=screen) as shown:
+            bars: dict[str, TaskID] = {}
+
+            def report(done: int, total: int, what: str) -> None:
+                if what not in bars:
+                    bars[what] = shown.add_task(escape(what), total=None)
+                shown.update(bars[what], completed=done, total=total or None)
+
+            folder = fetch(remote, out, report)
+        screen.print(f"next: dual-bench data check {folder}", soft_wrap=True, highlight=False)
+
+
+_DOWNLOAD = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    DownloadColumn(),
+    TransferSpeedColumn(),
+    TimeRemainingColumn(elapsed_when_finished=True),
+)
 
 
 @data_app.command()
