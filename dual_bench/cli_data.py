@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +35,7 @@ LayoutSpec = Annotated[
     str | None, typer.Option("--layout", help="NAME or NAME:setting=value, where it cannot be told from the folder.")
 ]
 Jobs = Annotated[int, typer.Option(min=0, help="Processes that decode side by side; 0: one a core.")]
-_SHOWN = 20
+_SHOWN = 10
 
 
 @data_app.command()
@@ -91,34 +92,40 @@ def check(
             inspection = inspect(source, found.name, not fast, jobs, report)
         if json is not None:
             write_text(json, inspection.model_dump_json(indent=1) + "\n")
-        _show(inspection)
+        _show(inspection, path)
         if inspection.faults:
             sys.exit(1)
 
 
-def _show(found: Inspection) -> None:
+def _show(found: Inspection, root: Path) -> None:
     screen.print(f"{found.name}, layout {found.layout}: {found.utterances} utterances", highlight=False)
-    table = _table("part", "utterances", "clusters", "speakers", *next(iter(found.parts.values())).classes)
-    for name, part in found.parts.items():
-        counts = (part.utterances, part.clusters, part.speakers, *part.classes.values())
-        table.add_row(escape(name), *map(str, counts))
+    parts = found.parts.values()
+    table = _table("", *found.parts)
+    for what in ("utterances", "clusters", "speakers"):
+        table.add_row(what, *(str(getattr(part, what)) for part in parts))
+    for name in next(iter(parts)).classes:
+        table.add_row(escape(f"  {name}"), *(str(part.classes[name]) for part in parts))
     screen.print(table)
-    table = _table("media", "clips", "missing", "broken", "silent", "hours", "shortest, s", "median, s", "longest, s")
-    for modality, media in found.media.items():
-        seconds = ("–",) * 3 if media.seconds is None else (f"{s:.2f}" for s in media.seconds)
-        numbers = (media.clips, len(media.missing), len(media.broken), len(media.silent))
-        table.add_row(modality, *map(str, numbers), f"{media.hours:.2f}", *seconds)
+    media = found.media.values()
+    table = _table("", *found.media)
+    table.add_row("clips named", *(str(m.clips) for m in media))
+    for what in ("missing", "broken", "silent"):
+        table.add_row(f"  {what}", *(str(len(getattr(m, what))) for m in media))
+    table.add_row("length in all", *(str(timedelta(seconds=round(3600 * m.hours))) for m in media))
+    for place, what in enumerate(("shortest", "median", "longest")):
+        table.add_row(f"  {what}, s", *("–" if m.seconds is None else f"{m.seconds[place]:.2f}" for m in media))
     screen.print(table)
-    for modality, media in found.media.items():
-        kinds = "; ".join(f"{count} {kind}" for kind, count in media.formats.items())
+    for modality, one in found.media.items():
+        kinds = "; ".join(f"{count} {kind}" for kind, count in one.formats.items())
         screen.print(f"{modality}: {kinds or 'nothing that decodes'}", highlight=False)
-        _listed(f"{modality}, missing", map(_fault, media.missing))
-        _listed(f"{modality}, does not decode", map(_fault, media.broken))
-        _listed(f"{modality}, silent", media.silent)
+    for heading, what in (("missing", "missing"), ("does not decode", "broken")):
+        _listed(heading, _faults({m: getattr(one, what) for m, one in found.media.items()}, root))
+    _listed("silent", (name for one in media for name in one.silent))
     _listed("otherwise than published", found.deviations)
-    _listed("named by no row", found.unused)
-    twice = (f"“{d.text}” ({d.speaker}): {', '.join(d.utterances)}" for d in found.duplicates)
-    _listed("the same words by the same speaker in two parts", twice)
+    _listed("named by no row", (_relative(name, root) for name in found.unused))
+    twice = sorted(found.duplicates, key=lambda d: -len(d.text))
+    lines = (f"“{d.text}” ({d.speaker}): {', '.join(d.utterances)}" for d in twice)
+    _listed("the same words by the same speaker in two parts, longest first", lines)
     if not found.decoded:
         screen.print("Clips were only opened; without --fast each is decoded to its end.")
 
@@ -126,12 +133,24 @@ def _show(found: Inspection) -> None:
 def _table(*headings: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left")
+        table.add_column(escape(heading), justify="right" if place else "left")
     return table
 
 
-def _fault(fault: Fault) -> str:
-    return f"{fault.utterance}: {fault.file} {fault.reason}"
+def _relative(file: str, root: Path) -> str:
+    return str(Path(file).relative_to(root)) if Path(file).is_relative_to(root) else file
+
+
+def _faults(by_modality: Mapping[str, Sequence[Fault]], root: Path) -> list[str]:
+    """A line for each clip, whatever it lacks."""
+    lacking: dict[Fault, list[str]] = {}
+    for modality, faults in by_modality.items():
+        for fault in faults:
+            lacking.setdefault(fault, []).append(modality)
+    return [
+        f"{fault.utterance} ({' and '.join(modalities)}): {_relative(fault.file, root)} {fault.reason}"
+        for fault, modalities in lacking.items()
+    ]
 
 
 def _listed(heading: str, lines: Iterable[str]) -> None:
@@ -173,7 +192,7 @@ def extract(
         with progress() as report:
             source = found.read(path, **settings)
             done = extract(source, found.name, folder, chosen.audio, chosen.vision, made_by(), jobs, report)
-        reasons = (f"{p.utterance}, {p.modality}: {p.file} {p.reason}" for p in done.problems)
+        reasons = (f"{p.utterance}, {p.modality}: {_relative(p.file, path)} {p.reason}" for p in done.problems)
         _listed("absent, the utterance stays", reasons)
         _listed("otherwise than published", source.deviations)
         screen.print(f"{done.utterances} utterances; {done.decoded} clips decoded now, {len(done.problems)} absent.")

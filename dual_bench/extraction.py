@@ -116,17 +116,9 @@ def made_by() -> str:
     return ", ".join(f"{name} {version}" for name, version in packages.items())
 
 
-def clips_of(source: Source) -> Iterator[tuple[Modality, int, Clip]]:
-    """Every clip that the tables name, with its modality and the number of its utterance."""
-    for modality in MEDIA:
-        media = source.media.get(modality)
-        if media is not None and not isinstance(media, Signal):
-            yield from ((modality, i, clip) for i, clip in enumerate(media) if clip is not None)
-
-
 def _digests(source: Source, report: Report) -> dict[Path, str]:
     """sha256 of every media file that can be read."""
-    paths = sorted({clip.path for _, _, clip in clips_of(source)})
+    paths = sorted({clip.path for _, _, clip in source.clips()})
 
     def digest(path: Path) -> str:
         try:
@@ -255,7 +247,7 @@ def _found(store: FeatureStore, keys: Sequence[str]) -> Ragged:
 def _problems(source: Source, parts: Mapping[Modality, _Part]) -> tuple[Problem, ...]:
     return tuple(
         Problem(source.utterances[i].id, modality, str(clip.path), parts[modality].reasons[i])
-        for modality, i, clip in clips_of(source)
+        for modality, i, clip in source.clips()
         if i in parts[modality].reasons
     )
 

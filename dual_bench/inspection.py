@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict
 
 from dual_bench.datasets.extracted import MEDIA
 from dual_bench.datasets.source import Source
-from dual_bench.extraction import clips_of
 from dual_bench.features.decode import CRASHED, SAMPLE_RATE
 from dual_bench.features.media import Clip, MediaError, Picture, frames, probe, sound
 from dual_bench.processes import cores, spread
@@ -162,7 +161,7 @@ def _media(
             clips=len(with_steps), missing=(), broken=(), silent=(), hours=0.0, seconds=None,
             formats={f"features, {spread_of[0]} to {spread_of[2]} steps": len(with_steps)} if spread_of else {},
         )  # fmt: skip
-    clips = [(i, clip) for m, i, clip in clips_of(source) if m == modality]
+    clips = [(i, clip) for m, i, clip in source.clips() if m == modality]
     tasks = [(clip, modality, decode) for _, clip in clips]
     missing: list[Fault] = []
     broken: list[Fault] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,12 @@ class Source:
     """Whatever is otherwise than published: counts, files that the owners' users know to be broken or missing."""
     unused: tuple[Path, ...] = ()
     """Media files that no row names."""
+
+    def clips(self) -> Iterator[tuple[Modality, int, Clip]]:
+        """Every clip that the tables name, with its modality and the number of its utterance."""
+        for modality, media in self.media.items():
+            if not isinstance(media, Signal):
+                yield from ((modality, i, clip) for i, clip in enumerate(media) if clip is not None)
 
 
 @dataclass(frozen=True)
