@@ -311,10 +311,26 @@ LAYOUTS = Catalog(
     "dual_bench.layouts",
 )
 
+ENCODERS = Catalog(
+    "encoder",
+    {
+        "log-mel": Entry("dual_bench.features.audio:SPEC", "audio: mel-band power, needs no weights (default)"),
+        "wav2vec2": Entry("dual_bench.features.wav2vec2:SPEC", "audio: a layer of wav2vec 2.0 base"),
+        "egemaps": Entry("dual_bench.features.egemaps:SPEC", "audio: eGeMAPS by openSMILE, needs no weights"),
+        "frame-dct": Entry("dual_bench.features.vision:SPEC", "vision: low frequencies of grey frames (default)"),
+        "timm": Entry("dual_bench.features.timm_frames:SPEC", "vision: ResNet50, or any other network of timm"),
+        "sentence-transformers": Entry(
+            "dual_bench.features.text:SPEC", "text: tokens of all-MiniLM-L6-v2 (default), or of another model"
+        ),
+    },
+    "dual_bench.encoders",
+)
+
 CATALOGS = {
     "corpora": DATASETS,
     "models": MODELS,
     "corruptions": CORRUPTIONS,
     "metrics": METRICS,
+    "encoders": ENCODERS,
     "layouts": LAYOUTS,
 }

@@ -63,6 +63,13 @@ Dependency = Annotated[
 Presets = Annotated[
     str | None, typer.Option(help="Settings that `tune` chose: auto (those that come along), none, or a FILE of yours.")
 ]
+Encoding = Annotated[
+    Many,
+    typer.Option(
+        "--encoder",
+        help="MODALITY=NAME or MODALITY=NAME:setting=value, see `dual-bench list encoders`; may be repeated.",
+    ),
+]
 MetricName = Annotated[str | None, typer.Option(help="The primary metric.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run and of its folder.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of results; by default reports/NAME-DIGEST.")]
@@ -93,6 +100,7 @@ def run(
     epochs: Epochs = None,
     root_seed: RootSeed = None,
     dependency: Dependency = None,
+    encoder: Encoding = None,
     metric: MetricName = None,
     presets: Presets = None,
     name: Name = None,
@@ -106,7 +114,7 @@ def run(
         from dual_bench.plan import read_plan
 
         given = _overrides(
-            dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed, dependency
+            dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed, dependency, encoder
         )
         named = {"models": _models(models), "metric": metric, "presets": presets, "name": name}
         given |= {key: value for key, value in named.items() if value is not None}
@@ -128,6 +136,7 @@ def ablate(
     epochs: Epochs = None,
     root_seed: RootSeed = None,
     dependency: Dependency = None,
+    encoder: Encoding = None,
     metric: MetricName = None,
     presets: Presets = None,
     margin: Annotated[
@@ -147,7 +156,7 @@ def ablate(
         from dual_bench.ablation import read_study
 
         given = _overrides(
-            dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed, dependency
+            dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed, dependency, encoder
         )
         named = {"metric": metric, "margin": margin, "primary": _joined(primary), "presets": presets, "name": name}
         given |= {key: value for key, value in named.items() if value is not None}
@@ -168,6 +177,7 @@ def tune(
     severities: Severities = None,
     epochs: Epochs = None,
     root_seed: RootSeed = None,
+    encoder: Encoding = None,
     out: Annotated[
         Path | None, typer.Option(help="The preset file; by default reports/tuning-CORPUS.toml, its trials beside it.")
     ] = None,
@@ -181,7 +191,9 @@ def tune(
         from dual_bench.features.cache import default_folder
         from dual_bench.plan import read_plan
 
-        given = _overrides(dataset, regimes, corruptions, rates, severities, None, None, epochs, root_seed, None)
+        given = _overrides(
+            dataset, regimes, corruptions, rates, severities, None, None, epochs, root_seed, None, encoder
+        )
         given |= {"metric": ""} | ({} if models is None else {"models": _models(models)})
         with progress() as report:
             found = tuning.tune(read_plan(study, given), trials, data, default_folder(), out, device, jobs, report)
@@ -201,8 +213,11 @@ def _overrides(
     epochs: int | None,
     root_seed: int | None,
     dependency: bool | None,
+    encoders: Many,
 ) -> dict[str, Any]:
     """The fields of a study that flags replace."""
+    from dual_bench.features.encoder import by_modality
+
     chosen = {
         "dataset": dataset,
         "regimes": _joined(regimes),
@@ -214,6 +229,7 @@ def _overrides(
         "root_seed": root_seed,
         "dependency": dependency,
         "training": None if epochs is None else {"epochs": epochs},
+        "encoders": None if encoders is None else by_modality(encoders),
     }
     return {key: value for key, value in chosen.items() if value is not None}
 
@@ -349,10 +365,11 @@ def check(
 @app.command("list")
 def list_parts(
     kind: Annotated[
-        str | None, typer.Argument(help="corpora, models, corruptions, metrics, studies or ablations.")
+        str | None,
+        typer.Argument(help="corpora, models, corruptions, metrics, encoders, layouts, studies or ablations."),
     ] = None,
 ) -> None:
-    """Show the corpora, models, corruptions, metrics, studies and ablations there are."""
+    """Show the corpora, models, corruptions, metrics, encoders, layouts, studies and ablations there are."""
     with explained():
         shelves = {title: {n: e.summary for n, e in catalog.parts.items()} for title, catalog in CATALOGS.items()}
         shelves |= {"studies": questions(ablations=False), "ablations": questions(ablations=True)}

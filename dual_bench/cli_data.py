@@ -180,7 +180,7 @@ def extract(
     with explained():
         from dual_bench.datasets.source import find_layout
         from dual_bench.extraction import extract, made_by
-        from dual_bench.features.encoder import encoders_of
+        from dual_bench.features.encoder import by_modality, encoders_of
         from dual_bench.training import resolve_device
 
         found, settings = find_layout(path, layout)

@@ -13,7 +13,7 @@ from torch import nn
 
 from dual_bench import training
 from dual_bench.certificate import Certificate, certify
-from dual_bench.features.text import MiniLM
+from dual_bench.features.encoder import DEFAULTS, TextEncoder, text_encoder
 from dual_bench.models.spec import ModelSpec, modalities_of, parameter_count
 from dual_bench.probe import Probe, probe
 from dual_bench.training import Examples, Inputs, Queries
@@ -51,6 +51,8 @@ class Job:
     device: str
     queries: Queries = _NOTHING
     attack: Attack | None = None
+    encoder: str = DEFAULTS["text"]
+    """Of the words that the attack tries."""
     probe: Probe | None = None
 
 
@@ -69,9 +71,9 @@ class Outcome:
 
 
 @cache
-def _encoder(device: str) -> MiniLM:
+def _encoder(spec: str, device: str) -> TextEncoder:
     """One for all jobs of a process; its weights take seconds to load."""
-    return MiniLM(device)
+    return text_encoder(spec, device)
 
 
 def trained(job: Job) -> tuple[nn.Module, training.Resident, training.Fit]:
@@ -89,7 +91,8 @@ def work(job: Job) -> Outcome:
         module, resident, fit = trained(job)
         began = time.perf_counter()
         scores = training.predict(module, resident, job.task, job.queries)
-        worst = None if job.attack is None else attack(module, resident, job.task, job.attack, _encoder(job.device))
+        encoder = _encoder(job.encoder, job.device)
+        worst = None if job.attack is None else attack(module, resident, job.task, job.attack, encoder)
         certificate = certify(module, resident, np.unique(job.queries.rows))
         probed = None if job.probe is None else probe(module, resident, job.task, job.probe)
         seconds = time.perf_counter() - began

@@ -28,6 +28,7 @@ from dual_bench.catalog import (
 )
 from dual_bench.corruptions.noise import load
 from dual_bench.corruptions.recogniser import parsed_rate
+from dual_bench.features.encoder import encoders_of
 from dual_bench.metrics import Metric
 from dual_bench.models.spec import ModelSpec, spec_of
 from dual_bench.preset import Preset, applied
@@ -83,6 +84,8 @@ class Design(BaseModel):
     training: TrainingSettings = TrainingSettings()
     presets: str = ""
     """Settings that ``dual-bench tune`` chose: a preset file, ``auto`` for the one that comes along, or none."""
+    encoders: dict[str, str] = {}
+    """Encoders of sound, pictures and words by modality, as specs; a modality that is left out has the default."""
 
     @field_validator("presets")
     @classmethod
@@ -249,8 +252,8 @@ def read_fields(name: str, overrides: Mapping[str, Any]) -> tuple[dict[str, Any]
     for chosen, other in (("rates", "severities"), ("severities", "rates")):
         if chosen in overrides and other not in overrides:
             fields.pop(other, None)
-    training = {**fields.get("training", {}), **overrides.get("training", {})}
-    return {**fields, **overrides, "training": training}, where
+    tables = {key: {**fields.get(key, {}), **overrides[key]} for key in ("training", "encoders") if key in overrides}
+    return {**fields, **overrides, **tables}, where
 
 
 def check_names(plan: Plan, what: str) -> None:
@@ -260,6 +263,7 @@ def check_names(plan: Plan, what: str) -> None:
         METRICS.load(plan.metric)
     if plan.severities and "rates" in plan.model_fields_set:
         raise UserError(f"{what}: expected rates or severities, found both; leave one out")
+    encoders_of(plan.encoders)
     _check_corruptions(plan)
 
 
@@ -329,6 +333,11 @@ def check(plan: Plan, corpus: Corpus) -> Plan:
     for name in plan.corruptions:
         if load(name).needs == "sound" and corpus.heard is None:
             raise UserError(f"corruption '{name}' needs sound, and '{corpus.name}' has none but features; leave it out")
+    for modality in {"audio", "vision"} & set(plan.encoders):
+        signal = corpus.signals.get(cast(Modality, modality))
+        if signal is None or signal.kind == "features":
+            why = "does not have" if signal is None else "has as features, encoded elsewhere"
+            raise UserError(f"an encoder for {modality} is given, which '{corpus.name}' {why}; leave it out")
     usable = metrics_of(corpus.task)
     name = plan.metric or usable[0].name
     if METRICS.load(name).task != corpus.task.kind:
@@ -419,5 +428,5 @@ def plan_digest(
     asked: dict[str, Any] = {} if study is None else {"study": study.model_dump(mode="json", exclude={"where"})}
     if preset is not None:
         asked["presets"] = preset.digest
-    fields = plan.model_dump(mode="json", exclude={"presets"})
+    fields = plan.model_dump(mode="json", exclude={"presets", "encoders"})  # cells know what these come to
     return digest_of({"plan": fields, "cells": [cell.digest for cell in wanted]} | asked)

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from dual_bench import schema, training
 from dual_bench.catalog import did_you_mean
-from dual_bench.features.audio import LogMel
 from dual_bench.features.cache import FeatureStore, content_key
-from dual_bench.features.text import MiniLM, sentence_distances
-from dual_bench.features.vision import FrameDCT
+from dual_bench.features.encoder import DEFAULTS, Encoder, Encoders, encode_in_batches, encoders_of
+from dual_bench.features.text import sentence_distances
 from dual_bench.job import Job
 from dual_bench.plan import Cell, Plan, cells, check, depends_on_model, load_corpus, plan_digest, quantities
 from dual_bench.preset import Preset, read_preset
@@ -39,7 +38,9 @@ class Asked:
     study: schema.StudyInfo | None
     corpus: Corpus
     device: str
+    using: Encoders
     encoders: dict[str, str]
+    """The names of those that are used."""
     preset: Preset | None
     wanted: tuple[Cell, ...]
     digest: str
@@ -75,7 +76,8 @@ def ask(
     plan = check(plan, corpus)
     preset = read_preset(plan.presets, corpus) if plan.presets else None
     raw = [m for m, signal in corpus.signals.items() if signal.kind != "features"]
-    names = {str(m): _ENCODERS[m].name for m in raw} | {"text": MiniLM(device).name}
+    using = encoders_of(plan.encoders, device)
+    names = {str(m): getattr(using, m).name for m in raw} | {"text": using.text.name}
     names |= {str(m): signal.encoder for m, signal in corpus.signals.items() if signal.encoder}
     scale = scale_of(plan, corpus, cache, lambda name: report("scale", 0, 0, f"severities of {name}"))
     conditions = plan.conditions(corpus, scale)
@@ -84,38 +86,32 @@ def ask(
         if name not in (known := quantities(plan, conditions)):
             raise UserError(f"nothing is measured that is called '{name}'{did_you_mean(name, known)}")
     digest = plan_digest(plan, wanted, study, preset)
-    return Asked(plan, study, corpus, device, names, preset, wanted, digest, scale, conditions)
+    return Asked(plan, study, corpus, device, using, names, preset, wanted, digest, scale, conditions)
 
 
 def encode_all(asked: Asked, cache: Path, report: Report = in_silence) -> Encoded:
     """Make every text and encode everything; nothing is written but the feature cache. UserError where a model cannot
     be built for it."""
-    plan, corpus = asked.plan, asked.corpus
-    signals = {m: _encoded(corpus, m, encoder, cache, report) for m, encoder in _ENCODERS.items()}
+    plan, corpus, using = asked.plan, asked.corpus, asked.using
+    audio = _encoded(corpus, "audio", using.audio, cache, report)
+    vision = _encoded(corpus, "vision", using.vision, cache, report)
     shared = [condition for condition in asked.conditions if not depends_on_model(condition)]
     regimens = dict.fromkeys(cell.reads for cell in asked.wanted)
     words = words_of(plan, corpus, shared, regimens, lambda done, total: report("noise", done, total, "noisy texts"))
-    detail = f"{len(words.readings)} distinct texts to MiniLM"
-    text, encoded_texts = encode(
-        words, MiniLM(asked.device), cache, lambda done, total: report("words", done, total, detail)
-    )
+    detail = f"{len(words.readings)} distinct texts to {using.text.name.partition('/')[0]}"
+    text, texts = encode(words, using.text, cache, lambda done, total: report("words", done, total, detail))
     clean = np.tile(words.test[0, words.tested], len(shared))
     cosine = sentence_distances(text, clean, words.test[:, words.tested].ravel())
-    inputs = Inputs(signals["audio"][0], signals["vision"][0], text)
+    inputs = Inputs(audio[0], vision[0], text)
     built = {(cell.variant.model, repr(cell.settings)): cell for cell in asked.wanted}
     for cell in built.values():  # settings that cannot be built are found before anything is written
         training.build(cell.variant.spec, cell.settings, inputs.widths, corpus.task, "check")
-    encoded = encoded_texts + sum(count for _, count in signals.values())
     measured = words.table.assign(cosine=cosine)
+    encoded = audio[1] + vision[1] + texts
     return Encoded(**vars(asked), words=words, measured=measured, inputs=inputs, encoded=encoded)
 
 
-_ENCODERS: dict[Modality, LogMel | FrameDCT] = {"audio": LogMel(), "vision": FrameDCT()}
-
-
-def _encoded(
-    corpus: Corpus, modality: Modality, encoder: LogMel | FrameDCT, cache: Path, report: Report
-) -> tuple[Ragged, int]:
+def _encoded(corpus: Corpus, modality: Modality, encoder: Encoder, cache: Path, report: Report) -> tuple[Ragged, int]:
     """Features of one modality of every utterance, and how many were encoded now; without steps where absent."""
     signal = corpus.signals.get(modality)
     if signal is None:
@@ -127,11 +123,14 @@ def _encoded(
         return Ragged.pack([np.asarray(item, np.float32) for item in signal.items]), 0
     keys = [content_key(encoder.name, repr(signal.rate), item) for item in signal.items]
 
-    def encode(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def read(positions: list[int]) -> Iterator[tuple[int, NDArray[np.generic]]]:
         for count, position in enumerate(positions):
             if count % 50 == 0:
                 report(modality, count, len(positions), encoder.name)
-            yield position, encoder(signal.items[position], signal.rate)
+            yield position, signal.items[position]
+
+    def encode(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        return encode_in_batches(encoder, read(positions), signal.rate)
 
     folder = cache / modality / content_key(encoder.name)[:16]
     return FeatureStore(folder, encoder.width).ensure(keys, encode)
@@ -151,6 +150,7 @@ def training_job(ready: Encoded, cell: Cell, *stream: str | int) -> Job:
         _examples(corpus, fold.validation, words.validation[cell.reads][cell.fold]),
         ready.plan.training.modality_dropout if cell.reads.regime == "modality-dropout" else 0.0,
         ready.device,
+        encoder=ready.plan.encoders.get("text", DEFAULTS["text"]),
     )
 
 

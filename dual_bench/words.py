@@ -14,7 +14,8 @@ from pydantic import TypeAdapter
 from dual_bench.corruptions.noise import Reading, Sound, Spoken, corrupted, load, matched, measured, mixed
 from dual_bench.corruptions.severity import find
 from dual_bench.features.cache import content_key
-from dual_bench.features.text import Alter, MiniLM, alter_tokens, encode_texts
+from dual_bench.features.encoder import TextEncoder
+from dual_bench.features.text import Alter, alter_tokens, encode_texts
 from dual_bench.plan import FORMAT_VERSION, Plan, Regimen, installed, largest_rates
 from dual_bench.schema import SeverityPoint
 from dual_bench.store import write_text
@@ -164,13 +165,13 @@ def _maker(regimen: Regimen, largest: Mapping[str, float], root_seed: int) -> Ma
     return None
 
 
-def encode(words: Words, encoder: MiniLM, cache: Path, progress: Callable[[int, int], None]) -> tuple[Ragged, int]:
+def encode(words: Words, encoder: TextEncoder, cache: Path, progress: Callable[[int, int], None]) -> tuple[Ragged, int]:
     """Token embeddings of every reading, and how many were encoded now. No bit of what training reads depends on what
     is read in tests alone."""
     clean, encoded = encode_texts([r.text for r in words.readings], encoder, cache, progress, words.sealed)
     if all(reading.noise is None for reading in words.readings):
         return clean, encoded
-    unknown = np.asarray(encode_texts(["[UNK]"], encoder, cache)[0][0])[0]
+    unknown = np.asarray(encode_texts([encoder.unknown], encoder, cache)[0][0])[-1]
     changes: list[tuple[str, Alter] | None] = [
         None if r.noise is None else (repr(r.noise), partial(r.noise, unknown=unknown)) for r in words.readings
     ]

@@ -15,7 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dual_bench.corruptions.noise import Reading, load, measured
-from dual_bench.features.text import MiniLM, embed, sentence_distances
+from dual_bench.features.encoder import TextEncoder
+from dual_bench.features.text import embed, sentence_distances
 from dual_bench.seeding import generator
 from dual_bench.training import Queries, Resident, predict
 from dual_bench.types import Condition, FloatArray, IntArray, Task
@@ -46,7 +47,7 @@ class Found:
     measured: pd.DataFrame
 
 
-def attack(module: Any, resident: Resident, task: Task, wanted: Attack, encoder: MiniLM) -> Found:
+def attack(module: Any, resident: Resident, task: Task, wanted: Attack, encoder: TextEncoder) -> Found:
     """Find the worst texts for ``module``, and what it makes of them."""
 
     def answers(which: Sequence[int], texts: Sequence[str]) -> NDArray[np.float32]:

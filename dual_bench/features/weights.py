@@ -1,0 +1,103 @@
+"""Weights of networks that others trained: where they lie, what they are, and how they are read without running code.
+
+Files are safetensors, or what ``torch.load(weights_only=True)`` reads: never a pickle that may do anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from dual_bench.types import UserError
+
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+def chosen(named: str, who: str) -> Path:
+    """The weight file that the setting ``weights`` of encoder ``who`` names: a file, or the only one in a folder."""
+    path = Path(named).expanduser()
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{who}: weights {path} are missing; expected a file, or a folder with one")
+    found = sorted(file.name for file in path.iterdir() if file.suffix in _SUFFIXES)
+    if len(found) != 1:
+        raise UserError(
+            f"{who}: expected one file of weights ({', '.join(_SUFFIXES)}) in {path}, found "
+            f"{', '.join(found) or 'none'}; name the file"
+        )
+    return path / found[0]
+
+
+def from_hub(get: Callable[..., str]) -> Path:
+    """What ``get``, a download of huggingface_hub, gives: from the cache where it is there, and without a look whether
+    there is something newer; OSError or ValueError where it cannot be had."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(get(local_files_only=True))
+    except LocalEntryNotFoundError:
+        return Path(get())
+
+
+def digest(files: Iterable[Path]) -> str:
+    """The first 12 digits of a sha256 of what the files hold, in their order."""
+    whole = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()[:12]
+
+
+def read(path: Path, who: str) -> dict[str, torch.Tensor]:
+    """Tensors by name, on the CPU; UserError where the file holds anything else."""
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError):
+        found = None
+    if not (isinstance(found, Mapping) and all(isinstance(tensor, torch.Tensor) for tensor in found.values())):
+        raise UserError(
+            f"{who}: expected tensors by name in {path}, and nothing else; save the state_dict of the network as "
+            ".safetensors"
+        )
+    return dict(found)
+
+
+def fill(
+    network: nn.Module, state: Mapping[str, torch.Tensor], where: Path, who: str, spare: Iterable[str] = ()
+) -> None:
+    """Put ``state`` into ``network``; that of modules ``spare`` is left over. UserError unless all the rest fits."""
+    left = tuple(f"{module}." for module in spare)
+    wanted, needed = network.state_dict(), {k: v for k, v in state.items() if not k.startswith(left)}
+    names = [*wanted, *(name for name in needed if name not in wanted)]
+    wrong = [name for name in names if _shape(wanted, name) != _shape(needed, name)]
+    if wrong:
+        raise UserError(
+            f"{who}: {where} has the weights of another network: expected {wrong[0]} of shape "
+            f"{_shape(wanted, wrong[0])}, found {_shape(needed, wrong[0])}"
+        )
+    network.load_state_dict(needed)
+
+
+def _shape(state: Mapping[str, torch.Tensor], name: str) -> str:
+    return str(tuple(state[name].shape)) if name in state else "none"
+
+
+def precision(device: str) -> str:
+    """What networks compute in: half precision where it is the faster one, by autocast."""
+    return "fp16" if device.startswith("cuda") else "fp32"
+
+
+def autocast(device: str) -> torch.autocast:
+    """A block in which networks compute in ``precision``."""
+    kind = device.partition(":")[0]
+    return torch.autocast(kind, torch.float16, enabled=precision(device) == "fp16")
