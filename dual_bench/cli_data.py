@@ -36,6 +36,7 @@ LayoutSpec = Annotated[
 ]
 Jobs = Annotated[int, typer.Option(min=0, help="Processes that decode side by side; 0: one a core.")]
 _SHOWN = 10
+_LOST = {"audio": "voice", "vision": "face"}
 
 
 @data_app.command()
@@ -181,6 +182,7 @@ def extract(
         from dual_bench.datasets.source import find_layout
         from dual_bench.extraction import extract, made_by
         from dual_bench.features.encoder import by_modality, encoders_of
+        from dual_bench.inspection import Fault
         from dual_bench.training import resolve_device
 
         found, settings = find_layout(path, layout)
@@ -192,10 +194,13 @@ def extract(
         with progress() as report:
             source = found.read(path, **settings)
             done = extract(source, found.name, folder, chosen.audio, chosen.vision, made_by(), jobs, report)
-        reasons = (f"{p.utterance}, {p.modality}: {_relative(p.file, path)} {p.reason}" for p in done.problems)
-        _listed("absent, the utterance stays", reasons)
+        faults: dict[str, list[Fault]] = {}
+        for p in done.problems:
+            faults.setdefault(p.modality, []).append(Fault(utterance=p.utterance, file=p.file, reason=p.reason))
+        _listed("absent; the utterance stays", _faults(faults, path))
         _listed("otherwise than published", source.deviations)
-        screen.print(f"{done.utterances} utterances; {done.decoded} clips decoded now, {len(done.problems)} absent.")
+        lost = " and ".join(f"{len(faults.get(m, ()))} without {what}" for m, what in _LOST.items())
+        screen.print(f"{done.utterances} utterances, {lost}; {done.decoded} decoded now.", highlight=False)
         screen.print(f"next: dual-bench run --dataset {folder}", soft_wrap=True, highlight=False)
 
 

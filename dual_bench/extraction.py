@@ -124,7 +124,7 @@ def _digests(source: Source, report: Report) -> dict[Path, str]:
         try:
             return sha256_of(path)
         except OSError:  # decoding says why
-            return "unreadable"
+            return f"unreadable: {path}"
 
     found: dict[Path, str] = {}
     with ThreadPoolExecutor(cores()) as pool:

@@ -184,7 +184,7 @@ def features_of(record: Extracted) -> Iterator[tuple[Modality, Features]]:
 
 def _signal(folder: Path, table: pd.DataFrame, modality: Modality, made: Features) -> Signal:
     source = folder / made.folder / "rows.f32"
-    starts, lengths = (table[f"{modality}_{what}"].to_numpy(np.int64) for what in ("start", "steps"))
+    starts, lengths = (np.array(table[f"{modality}_{what}"], np.int64) for what in ("start", "steps"))
     needed = int((starts + lengths).max(initial=0)) * made.width * 4
     found = source.stat().st_size if source.exists() else 0
     if found < needed:

@@ -1,0 +1,78 @@
+"""From raw media to a report by the commands that a user types, and back to what is known without media."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from calling import invoke
+
+from dual_bench.store import read_run
+
+pytestmark = pytest.mark.xdist_group("media-study")  # what they share is made once
+
+CORPUS = "synthetic:utterances=480"
+STUDY = (
+    *("--models", "concat,audio-vision,text-only", "--regimes", "clean", "--corruptions", "utterance-drop"),
+    *("--rates", "0,1", "--draws", 1, "--seeds", 3, "--epochs", 8, "--no-dependency", "--jobs", 1),
+)
+
+
+def done(*arguments: str | int | Path) -> str:
+    result = invoke(*map(str, arguments))
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded corpus in memory and rendered to media in MELD's layout, and the same study on both."""
+    home = tmp_path_factory.mktemp("media-study")
+    done("data", "export", CORPUS, "--layout", "meld", home / "raw", "--jobs", 1)
+    done("data", "check", home / "raw", "--json", home / "check.json", "--jobs", 1)
+    told = done("data", "extract", home / "raw", "--jobs", 1)
+    assert f"next: dual-bench run --dataset {home / 'raw-features'}" in told
+    done("run", "default", "--dataset", home / "raw-features", *STUDY, "--out", home / "media")
+    done("run", "default", "--dataset", CORPUS, *STUDY, "--out", home / "memory")
+    return home
+
+
+def comparisons(run: Path) -> pd.DataFrame:
+    return pd.read_csv(run / "tables" / "comparisons.csv")
+
+
+def test_media_and_memory_give_the_same_verdicts(home: Path) -> None:
+    media, memory = comparisons(home / "media"), comparisons(home / "memory")
+    what = ["trained", "quantity", "left", "right", "metric", "verdict"]
+    pd.testing.assert_frame_equal(media[what], memory[what])
+    assert {"better", "worse"} & set(media["verdict"]), "some of them decide something"
+    pd.testing.assert_series_equal(media["estimate"], memory["estimate"], atol=0.02)
+
+
+def test_a_rendered_corpus_is_called_artificial_in_its_report(home: Path) -> None:
+    run = read_run(home / "media")
+    assert run.info.corpus.name == "synthetic (rendered)"
+    assert any("artificial" in note for note in run.info.corpus.notes)
+    assert "is artificial" in (home / "media" / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_report_says_what_made_the_features(home: Path) -> None:
+    encoders = read_run(home / "media").info.encoders
+    assert encoders["audio"] == "log-mel/v1/40x50Hz"
+    assert encoders == read_run(home / "memory").info.encoders
+
+
+def test_check_finds_every_utterance_and_nothing_wrong(home: Path) -> None:
+    found = json.loads((home / "check.json").read_text(encoding="utf-8"))
+    assert found["utterances"] == 480
+    assert sum(part["utterances"] for part in found["parts"].values()) == 480
+    for media in found["media"].values():
+        assert (media["clips"], media["missing"], media["broken"], media["silent"]) == (480, [], [], [])
+        assert 1 <= media["seconds"][0] <= media["seconds"][1] <= media["seconds"][2] <= 3
+    assert found["deviations"] == found["unused"] == []
+
+
+def test_a_rendered_corpus_keeps_all_that_its_kind_promises(home: Path) -> None:
+    assert "nothing fails" in done("check", home / "raw-features")
