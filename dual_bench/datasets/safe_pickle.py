@@ -1,8 +1,8 @@
 """Pickles of strangers: plain containers and numpy arrays, and nothing that runs.
 
 A pickle is a program that may call whatever it names. Here it may name only what rebuilds arrays of numbers, texts or
-plain things, in every spelling of numpy 1 and 2 and of protocols 0 to 5, and none of numpy's own code sees a type of
-element that the file made up: arrays are rebuilt here, from types that are checked.
+plain things, in the spellings of numpy 1 and 2 and of protocols 0 to 5 of Python 3 (of Python 2: protocol 2), and none
+of numpy's own code sees a type of element that the file made up: arrays are rebuilt here, from types that are checked.
 """
 
 from __future__ import annotations
