@@ -91,12 +91,11 @@ def read(path: Path, /, **settings: object) -> Source:
         if all(modality in split for split in splits.values()):
             parts = [_sequences(name, split, modality, path) for name, split in splits.items()]
             media[modality] = Signal("features", [item for part in parts for item in part.items])
-            for many, what in (
-                (sum(part.unfinished for part in parts), "value that is NaN or infinite made 0"),
-                (sum(part.beyond for part in parts), "sequence longer than its length says; kept whole"),
-            ):
-                noun, _, rest = what.partition(" ")
-                deviations += [f"{modality}: {counted(many, noun)} {rest}"] if many else []
+            unfinished, beyond = sum(part.unfinished for part in parts), sum(part.beyond for part in parts)
+            if unfinished:
+                deviations.append(f"{modality}: {counted(unfinished, 'value')} made 0 from NaN or infinity")
+            if beyond:
+                deviations.append(f"{modality}: {counted(beyond, 'sequence')} kept whole, longer than said")
     if not media:
         raise UserError(f"{path} holds neither 'audio' nor 'vision' in every split")
     name, licence = (known.name, known.licence) if known else (path.stem, "not stated")
