@@ -253,6 +253,12 @@ def test_arrays_whose_parts_do_not_fit_are_refused(tmp_path: Path, content: byte
     assert message in refused(tmp_path, content)
 
 
+def test_a_number_in_place_of_an_arrays_content_is_refused_at_once(tmp_path: Path) -> None:
+    element = b"cnumpy\ndtype\n(S'f4'\nI0\nI1\ntR"
+    content = b"cnumpy.core.numeric\n_frombuffer\n(I99999999999\n" + element + b"(I1\ntS'C'\ntR."
+    assert "array without content" in refused(tmp_path, content)
+
+
 def test_made_up_arrays_are_read_where_their_parts_fit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path, rebuilt(b"O8", PLAIN, b"I1\n", b"(lI1\na")), [1])
     np.testing.assert_array_equal(read(tmp_path, rebuilt(b"S4", PLAIN, b"I1\n", b"S'abcd'\n")), [b"abcd"])

@@ -11,8 +11,8 @@ The letter after the session tells who wears the markers of the motion capture, 
 https://github.com/IoannisKansizoglou/Iemocap-preprocess (extractionmapCreator.py, for both letters) and others after
 it; no source was found that says otherwise, and none of the owners' that says so.
 
-``classes=4`` joins excited to happy: 1,103 angry, 1,636 happy, 1,084 sad and 1,708 neutral, 5,531 in all (so
-https://github.com/s3prl/s3prl and most work on sound). ``classes=6`` keeps the two apart and adds 1,849 frustrated:
+``classes=4`` joins excited to happy: 1,103 angry, 1,636 happy, 1,084 sad and 1,708 neutral, 5,531 in all (as in
+https://github.com/enmwmak/Teaching, FYP/SER/readme.md). ``classes=6`` keeps the two apart and adds 1,849 frustrated:
 595 + 1,041 + 1,084 + 1,708 + 1,103 + 1,849 = 7,380. Preprocessed files that papers on conversations share count 7,433;
 their users found no labels for the other 53, and the code that made them is not published
 (https://github.com/zerohd4869/MM-DFN/issues/14, https://github.com/Yu-Fangxu/EACL/issues/8).
@@ -50,7 +50,7 @@ PUBLISHED = {
 """Utterances of each class."""
 _LABEL = re.compile(r"\[(\d+(?:\.\d+)?) - (\d+(?:\.\d+)?)\]\t(\S+)\t(\w+)\t")
 _TEXT = re.compile(r"(\S+) \[\d+(?:\.\d+)?-\d+(?:\.\d+)?\]:(.*)")
-_NAME = re.compile(r"(Ses\d\d)([FM])_\w+_([FM])\d+")
+_NAME = re.compile(r"(Ses\d\d)([FM])_\w+_([FM])\w+")
 
 
 class IemocapSettings(BaseModel):

@@ -115,8 +115,12 @@ class _Reader(pickle.Unpickler):
         data = content.encode("latin-1") if isinstance(content, str) else content
         return np.frombuffer(data, element.type, 1)[0]
 
-    def _from_buffer(self, content: bytes, element: _Element, shape: Any, order: Any, axes: Any = None) -> NDArray[Any]:
-        flat = np.frombuffer(bytes(content), element.type).copy()
+    def _from_buffer(
+        self, content: object, element: _Element, shape: Any, order: Any, axes: Any = None
+    ) -> NDArray[Any]:
+        if not isinstance(content, bytes | bytearray):  # of a number, bytes() would make that many
+            raise UserError("holds an array without content")
+        flat = np.frombuffer(content, element.type).copy()
         if order == "K" and axes is not None:
             return flat.reshape(shape).transpose(axes).view(_Array)
         return flat.reshape(shape, order=order).view(_Array)
