@@ -216,8 +216,11 @@ def set_in(split: str, key: str, value: Any) -> Change:
         (set_in("test", "audio_lengths", ["x"] * 6), "'audio_lengths' of test tells no lengths"),
         (set_in("test", "audio_lengths", [float("nan")] * 6), "'audio_lengths' of test tells no lengths"),
         (set_in("test", "id", [f"a{i}" for i in range(6)]), "id 'a0' of test; expected video$_$clip"),
-        (set_in("test", "id", ["v$_$1", "v$_$1", *(f"w$_${i}" for i in range(4))]), "1 id stand twice: v$_$1"),
-        (lambda c: c["test"].update(id=c["train"]["id"]), "6 ids stand twice: train0$_$0, train0$_$1"),
+        (
+            set_in("test", "id", ["v$_$1", "v$_$1", *(f"w$_${i}" for i in range(4))]),
+            "ids that stand twice: v$_$1; expected",
+        ),
+        (lambda c: c["test"].update(id=c["train"]["id"]), "ids that stand twice: train0$_$0, train0$_$1"),
         (set_in("test", "regression_labels", [0, 0, 0, 0, 0, float("nan")]), "value nan of 'test1$_$2' is outside"),
         (set_in("test", "regression_labels", ["x"] * 6), "value nan of 'test0$_$0' is outside"),
     ],

@@ -80,7 +80,7 @@ def read(path: Path, /, **settings: object) -> Source:
     utterances = [u for name, split in splits.items() for u in _utterances(name, split, task, path)]
     twice = sorted(key for key, number in Counter(u.id for u in utterances).items() if number > 1)
     if twice:
-        raise UserError(f"{path}: {counted(len(twice), 'id')} stand twice: {some(twice)}; expected unique ids")
+        raise UserError(f"{path}: ids that stand twice: {some(twice)}; expected unique ids")
     media: dict[Modality, Signal] = {}
     deviations = []
     if known is None:
