@@ -214,11 +214,12 @@ def export(
 ) -> None:
     """Render a corpus to media and tables, as if it had been recorded."""
     with explained():
-        from dual_bench.datasets.export import export_meld
+        from dual_bench.datasets.export import check_free, export_meld
         from dual_bench.plan import load_corpus
 
         if layout != "meld":
             raise UserError(f"--layout: expected meld, found '{layout}'{did_you_mean(layout, ['meld'])}")
+        check_free(folder)  # before a minute is spent on the corpus
         with progress() as report:
             report("corpus", 0, 0, corpus)
             made = load_corpus(corpus, data)

@@ -154,7 +154,7 @@ def test_what_is_known_of_the_archives_is_called_known(tree: Path) -> None:
         "known: dia110_utt7.mp4 of dev is missing",
         "known: 2 clips of dev that no row names: dia49_utt4.mp4, dia66_utt10.mp4",
     ]
-    assert told[3].startswith("known: 1 clip of test called final_videos_test… are not read")
+    assert told[3].startswith("known: 1 clip of test called final_videos_test… not read")
     assert told[3].endswith("meld:final=on reads them instead")
     assert told[4:] == ["known: 1 clip of test that no row names: dia108_utt2.mp4"]
     assert {path.name for path in source.unused} == {
@@ -173,7 +173,7 @@ def test_final_clips_are_read_where_asked_for_and_only_where_there_are_some(tree
     assert names["test_dia0_utt0"] == "dia0_utt0.mp4"
     assert names["train_dia0_utt1"] == "dia0_utt1.mp4"
     assert [path.parent.name for path in asked.unused] == ["train_splits"]
-    assert "1 clip of test are read from final_videos_test…, as asked for" in asked.deviations
+    assert "test: 1 clip read from final_videos_test…, as asked for" in asked.deviations
     assert clips(meld.LAYOUT.read(tree))[13].path.name == "dia0_utt1.mp4"
 
 

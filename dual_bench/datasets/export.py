@@ -24,6 +24,12 @@ _NAMES: dict[Split, str] = {"train": "train", "validation": "dev", "test": "test
 """What MELD calls its splits."""
 
 
+def check_free(folder: Path) -> None:
+    """UserError where ``folder`` holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} holds something already; name a new folder")
+
+
 def export_meld(corpus: Corpus, folder: Path, jobs: int, report: Callable[[int, int], None]) -> int:
     """Write ``corpus`` to ``folder``, whole or not at all, and say how many clips there are.
 
@@ -39,8 +45,7 @@ def export_meld(corpus: Corpus, folder: Path, jobs: int, report: Callable[[int, 
         raise UserError(
             f"the layout of MELD is for recordings with classes and official splits, which '{corpus.name}' is not"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} holds something already; name a new folder")
+    check_free(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:

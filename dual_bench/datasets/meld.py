@@ -102,7 +102,7 @@ def read(path: Path, /, **settings: object) -> Source:
         if not export:
             deviations += _counts(split, made)
         if twins:
-            deviations.append(f"{counted(len(twins), 'clip')} of {split} are read from {_FINAL}…, as asked for")
+            deviations.append(f"{split}: {counted(len(twins), 'clip')} read from {_FINAL}…, as asked for")
         if not export and names.get(_BROKEN) in there:
             deviations.append(f"known: {names[_BROKEN]} of {split}, as published, cannot be decoded")
         gone = {key: name for key, name in read_from.items() if name not in there}
@@ -209,7 +209,7 @@ def _left(split: str, left: list[str], known: Collection[str], final: bool) -> l
     rest = [name for name in left if name not in {*finals, *expected}]
     if finals:
         said.append(
-            f"known: {counted(len(finals), 'clip')} of {split} called {_FINAL}… are not read; by users' reports some "
+            f"known: {counted(len(finals), 'clip')} of {split} called {_FINAL}… not read; by users' reports some "
             "fit their rows better than the clips that are: meld:final=on reads them instead"
         )
     if expected:
