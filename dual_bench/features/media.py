@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dual_bench.features import faces
 from dual_bench.features.mixing import DRIFT, Run, joined, mono
-from dual_bench.features.painting import Painter
+from dual_bench.features.painting import Finder, Painter
 from dual_bench.types import UserError
 
 if TYPE_CHECKING:
@@ -280,17 +280,29 @@ def frames(clip: Clip, rate: float, picture: Picture) -> NDArray[np.uint8]:
     Grey is luma in its full range. Frames are scaled by swscale's area averaging. A damaged file gives what decodes, if
     that is ``ENOUGH``. MediaError: no video track, not enough of it, no face where one is wanted.
     """
+    (made,) = views(clip, rate, [picture])
+    return made
+
+
+def views(clip: Clip, rate: float, pictures: Sequence[Picture]) -> list[NDArray[np.uint8]]:
+    """``frames`` for each of several pictures, decoded once for all (twice where a face is wanted)."""
     with _opened(clip.path) as container:
         track = _Track(container, "video", clip)
         packets = track.packets(before=1.0, after=0.0)
-        painter = Painter(clip.half, float(track.stream.sample_aspect_ratio or 1))
-        if not picture.face:
-            return np.stack(_shown(track, packets, rate, lambda frame, _: painter.middle(frame, picture)))
-        found = _shown(track, packets, rate, lambda frame, _: painter.face(frame))
-        squares = faces.nearest(found)
-        if not squares:
-            raise MediaError("shows no face that can be found")
-        return np.stack(_shown(track, packets, rate, lambda frame, k: painter.square(frame, squares[k], picture)))
+        pixel = float(track.stream.sample_aspect_ratio or 1)
+        painters = [Painter(picture, clip.half, pixel) for picture in pictures]
+        squares: list[faces.Square] = []
+        if any(picture.face for picture in pictures):
+            find = Finder(clip.half)
+            squares = faces.nearest(_shown(track, packets, rate, lambda frame, _: find(frame)))
+            if not squares:
+                raise MediaError("shows no face that can be found")
+
+        def paint(frame: VideoFrame, k: int) -> list[NDArray[np.uint8]]:
+            return [painter(frame, squares[k] if squares else None) for painter in painters]
+
+        made = _shown(track, packets, rate, paint)
+        return [np.stack(each) for each in zip(*made, strict=True)]
 
 
 def _shown(
