@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dual_bench.features import faces
-from dual_bench.features.mixing import DRIFT, Run, joined, mono
-from dual_bench.features.painting import Painter
+from dual_bench.features.mixing import DRIFT, RATES, Run, joined, mono
+from dual_bench.features.painting import Finder, Painter
 from dual_bench.types import UserError
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ Half = Literal["whole", "left", "right"]
 
 ENOUGH = 0.9
 """Share of the length that a file states which has to decode."""
-LONGEST = 4 * 3600
-"""Seconds; a time beyond is taken for damage, and would ask for more memory than there is."""
+LONGEST = 3600
+"""Seconds of a clip. One that seems longer is damaged, or not meant whole: it would ask for too much memory."""
 
-_TICK = 1e-3
-"""Seconds that a frame may come late: Matroska rounds times to this."""
+_TICK = 6e-4
+"""Seconds that a frame may come late: Matroska rounds times to milliseconds."""
 _SLACK = 0.1
 """Seconds that may always be missing: codecs round lengths to whole frames."""
 _SKIPS = ("h264", "mpeg1video", "mpeg2video")
@@ -220,6 +220,12 @@ class _Track:
             except FFmpegError:
                 self.lost += float((packet.duration or 0) * self.stream.time_base) if packet else 0.0
 
+    def bound(self, time: float) -> None:
+        """MediaError if the clip is so long that it reaches ``time``, and that is too long."""
+        length = min(time, self.clip.end) - self.clip.start
+        if length > LONGEST:
+            raise MediaError(f"is {length:.0f} s long; expected {LONGEST} s at the most")
+
     def check(self, reach: float) -> None:
         """MediaError unless enough of the clip was decoded, which was to ``reach`` but for what was lost."""
         start, end = self.clip.start, self.clip.end
@@ -234,12 +240,16 @@ class _Track:
         """Where the file says that the track ends; -inf where it says nothing."""
         if self.container.format.name in _GUESSED:
             return -math.inf
+        if self.container.format.name == "avi" and self.stream.type == "video" and self.stream.average_rate:
+            return float(
+                self.stream.frames / self.stream.average_rate
+            )  # ffmpeg shortens the length to that of the file
         if self.stream.duration is not None:
             return self.time((self.stream.start_time or 0) + self.stream.duration)
         if self.container.duration is None:
             return -math.inf
-        # The length of the longest track. If any reaches it, the file is whole, and this one ends where it does.
-        start, end = self.clip.start, min(self.clip.end, self.container.duration / 1e6)
+        # Matroska states how late its last track ends. If any ends so late, the file is whole, and so is this track.
+        start, end = self.clip.start, min(self.clip.end, self.container.duration / 1e6 - max(self.zero, 0))
         return self.own if self.any - start >= ENOUGH * (end - start) else end
 
 
@@ -261,10 +271,12 @@ def sound(clip: Clip) -> NDArray[np.float32]:
         for frame in track.decode(track.packets(before=0.5, after=0.1)):  # decoders of sound need a run-up
             at = runs[-1].end if frame.pts is None and runs else track.time(frame.pts or 0)
             if not runs or runs[-1].rate != frame.sample_rate or abs(at - runs[-1].end) > DRIFT:
-                if at > LONGEST:
-                    raise MediaError(f"has sound at {at:.0f} s; expected less than {LONGEST} s")
+                if not RATES[0] <= frame.sample_rate <= RATES[1]:
+                    raise MediaError(f"has sound at {frame.sample_rate} Hz; expected {RATES[0]} to {RATES[1]} Hz")
+                track.bound(at)
                 runs.append(Run(round(at * frame.sample_rate), frame.sample_rate))
             runs[-1].add(mono(frame))
+            track.bound(runs[-1].end)
         track.check(max((run.end for run in runs), default=0.0))
     return joined(runs, clip.start, clip.end)
 
@@ -280,17 +292,29 @@ def frames(clip: Clip, rate: float, picture: Picture) -> NDArray[np.uint8]:
     Grey is luma in its full range. Frames are scaled by swscale's area averaging. A damaged file gives what decodes, if
     that is ``ENOUGH``. MediaError: no video track, not enough of it, no face where one is wanted.
     """
+    (made,) = views(clip, rate, [picture])
+    return made
+
+
+def views(clip: Clip, rate: float, pictures: Sequence[Picture]) -> list[NDArray[np.uint8]]:
+    """``frames`` for each of several pictures, decoded once for all (twice where a face is wanted)."""
     with _opened(clip.path) as container:
         track = _Track(container, "video", clip)
         packets = track.packets(before=1.0, after=0.0)
-        painter = Painter(clip.half, float(track.stream.sample_aspect_ratio or 1))
-        if not picture.face:
-            return np.stack(_shown(track, packets, rate, lambda frame, _: painter.middle(frame, picture)))
-        found = _shown(track, packets, rate, lambda frame, _: painter.face(frame))
-        squares = faces.nearest(found)
-        if not squares:
-            raise MediaError("shows no face that can be found")
-        return np.stack(_shown(track, packets, rate, lambda frame, k: painter.square(frame, squares[k], picture)))
+        pixel = float(track.stream.sample_aspect_ratio or 1)
+        painters = [Painter(picture, clip.half, pixel) for picture in pictures]
+        squares: list[faces.Square] = []
+        if any(picture.face for picture in pictures):
+            find = Finder(clip.half)
+            squares = faces.nearest(_shown(track, packets, rate, lambda frame, _: find(frame)))
+            if not squares:
+                raise MediaError("shows no face that can be found")
+
+        def paint(frame: VideoFrame, k: int) -> list[NDArray[np.uint8]]:
+            return [painter(frame, squares[k] if squares else None) for painter in painters]
+
+        made = _shown(track, packets, rate, paint)
+        return [np.stack(each) for each in zip(*made, strict=True)]
 
 
 def _shown(
@@ -312,7 +336,7 @@ def _wanted(track: _Track, times: Sequence[int], rate: float) -> list[int] | Non
     if not times:
         return None
     at = np.array([track.time(ticks) for ticks in times])
-    length = min(track.clip.end, at[-1], LONGEST) - track.clip.start
+    length = min(track.clip.end - track.clip.start, at[-1] - track.clip.start, LONGEST)
     asked = track.clip.start + np.arange(max(0, math.ceil(length * rate)) + 1) / rate
     chosen = np.maximum(np.searchsorted(at, asked + _TICK, side="right") - 1, 0)
     return sorted({times[i] for i in chosen} | {times[-1]})
@@ -344,13 +368,15 @@ def _pass(
         if ticks is None or (wanted is not None and ticks not in wanted):
             continue
         at = track.time(ticks)
-        if at > LONGEST:
-            raise MediaError(f"has pictures at {at:.0f} s; expected less than {LONGEST} s")
+        track.bound(at)
         shown = shown or frame
         show(at)
         shown = frame
         seen.append(ticks)
         reach = max(reach, at + float(frame.duration * track.stream.time_base or 1 / (track.stream.average_rate or 25)))
+    if wanted is not None and seen != wanted:
+        return [], seen
+    track.bound(reach)
     track.check(reach)
     show(reach)
     if shown is not None and not painted:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import firwin, resample_poly
 
 if TYPE_CHECKING:
     from av import AudioFrame
@@ -19,6 +18,8 @@ SAMPLE_RATE = 16_000
 """Hz; what all sound is resampled to."""
 DRIFT = 0.02
 """Seconds that sound may be off its stated time before it is moved; 0.045 is seen (ITU-R BT.1359-1)."""
+RATES = (4_000, 192_000)
+"""Hz; any other rate is damage."""
 
 _MIX = {
     **dict.fromkeys(("FL", "FR", "FLC", "FRC", "DL", "DR"), math.sqrt(0.5)),
@@ -50,6 +51,11 @@ class Run:
 
 def mono(frame: AudioFrame) -> NDArray[np.float32]:
     """(samples,), the mix of a decoded frame's channels."""
+    if frame.format.is_planar and frame.layout.nb_channels >= 8:
+        # PyAV 18 counts the planes of a frame until it meets none, and beyond the eighth reads what is not the frame's
+        from av import AudioResampler
+
+        (frame,) = AudioResampler(format="flt").resample(frame)
     coded = frame.to_ndarray()
     if not frame.format.is_planar:
         coded = coded.reshape(-1, frame.layout.nb_channels).T
@@ -90,6 +96,8 @@ def _resampled(run: Run) -> tuple[int, NDArray[np.float32]]:
     Both clocks tick together every ``down`` samples of the run's: filled up with zeros to there, a stretch is resampled
     to the very samples that it has in the whole.
     """
+    from scipy.signal import resample_poly  # takes long to import
+
     values = np.concatenate(run.pieces)
     common = math.gcd(run.rate, SAMPLE_RATE)
     up, down = SAMPLE_RATE // common, run.rate // common
@@ -98,12 +106,15 @@ def _resampled(run: Run) -> tuple[int, NDArray[np.float32]]:
     if up == down:
         return first, values
     padded = np.concatenate([np.zeros(lead, np.float32), values])
-    return first, resample_poly(padded, up, down, window=_low_pass(max(up, down)))
+    made: NDArray[np.float32] = resample_poly(padded, up, down, window=_low_pass(max(up, down)))
+    return first, made
 
 
 @lru_cache(maxsize=8)
 def _low_pass(factor: int) -> NDArray[np.float32]:
     """Passes the lower 89% of the narrower band, and nothing (-90 dB) from 101% on: 48 zero crossings a side, Kaiser's
     window of beta 9."""
+    from scipy.signal import firwin
+
     taps: NDArray[np.float32] = firwin(2 * 48 * factor + 1, 0.95 / factor, window=("kaiser", 9.0)).astype(np.float32)
     return taps

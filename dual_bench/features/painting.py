@@ -28,48 +28,60 @@ _UPRIGHT: dict[int, list[tuple[str, str | None]]] = {
 """How a frame is turned that was filmed on its side, by degrees against the clock."""
 
 
-class Painter:
+class _Scaler:
     """Frames to arrays, by crop and scale in ffmpeg's filters; a graph of them serves until its input changes."""
 
-    def __init__(self, half: Half, pixel: float) -> None:
-        self.half, self.pixel = half, pixel
-        """Which part of a frame is the picture, and how much wider than high its pixels are."""
-        self._key: object = None
+    _key: object = None
 
-    def middle(self, frame: VideoFrame, picture: Picture) -> NDArray[np.uint8]:
-        left, top, width, height = self._picture(frame)
-        if picture.crop:
-            aspect = picture.width / picture.height / self.pixel
-            kept = max(1, min(width, round(height * aspect))), max(1, min(height, round(width / aspect)))
-            left, top = left + (width - kept[0]) // 2, top + (height - kept[1]) // 2
-            width, height = kept
-        return self._paint(frame, (left, top, width, height), (picture.width, picture.height), picture.colour)
-
-    def face(self, frame: VideoFrame) -> faces.Square | None:
-        """In pixels of a picture that is ``faces.WIDTH`` wide."""
-        box = self._picture(frame)
-        return faces.largest(self._paint(frame, box, (faces.WIDTH, round(box[3] * faces.WIDTH / box[2])), False))
-
-    def square(self, frame: VideoFrame, square: faces.Square, picture: Picture) -> NDArray[np.uint8]:
-        left, top, width, height = self._picture(frame)
-        x, y, *size = square.box(width, height, width / faces.WIDTH)
-        return self._paint(
-            frame, (left + x, top + y, size[0], size[1]), (picture.width, picture.height), picture.colour
-        )
-
-    def _picture(self, frame: VideoFrame) -> Box:
-        width, height = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
-        if self.half == "whole":
-            return 0, 0, width, height
-        return (0 if self.half == "left" else width - width // 2), 0, width // 2, height
-
-    def _paint(self, frame: VideoFrame, box: Box, size: tuple[int, int], colour: bool) -> NDArray[np.uint8]:
-        """(height, width[, 3]): the box of the upright frame, scaled."""
+    def __call__(self, frame: VideoFrame, box: Box, size: tuple[int, int], colour: bool) -> NDArray[np.uint8]:
+        """(height, width[, 3]): the box of the upright frame, scaled to ``size`` (width, height)."""
         kind = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, frame.rotation)
         if self._key != (kind, box, size, colour):
             self._key, self._graph = (kind, box, size, colour), _graph(frame, box, size, colour)
         self._graph.push(frame)
         return np.asarray(self._graph.vpull().to_ndarray(), np.uint8)
+
+
+class Painter:
+    """Frames to one ``picture`` of their ``half``; ``pixel`` is how much wider than high the frames' pixels are."""
+
+    def __init__(self, picture: Picture, half: Half, pixel: float) -> None:
+        self.picture, self.half, self.pixel = picture, half, pixel
+        self._scaled = _Scaler()
+
+    def __call__(self, frame: VideoFrame, face: faces.Square | None) -> NDArray[np.uint8]:
+        """(height, width[, 3]); ``face`` is where ``Finder`` has found it."""
+        left, top, width, height = _part(frame, self.half)
+        wanted = self.picture
+        if wanted.face and face:
+            x, y, width, height = face.box(width, height, width / faces.WIDTH)
+            left, top = left + x, top + y
+        elif wanted.crop:
+            aspect = wanted.width / wanted.height / self.pixel
+            kept = max(1, min(width, round(height * aspect))), max(1, min(height, round(width / aspect)))
+            left, top = left + (width - kept[0]) // 2, top + (height - kept[1]) // 2
+            width, height = kept
+        return self._scaled(frame, (left, top, width, height), (wanted.width, wanted.height), wanted.colour)
+
+
+class Finder:
+    """Frames to the largest face in their ``half``, in pixels of a picture that is ``faces.WIDTH`` wide."""
+
+    def __init__(self, half: Half) -> None:
+        self.half = half
+        self._scaled = _Scaler()
+
+    def __call__(self, frame: VideoFrame) -> faces.Square | None:
+        box = _part(frame, self.half)
+        return faces.largest(self._scaled(frame, box, (faces.WIDTH, round(box[3] * faces.WIDTH / box[2])), False))
+
+
+def _part(frame: VideoFrame, half: Half) -> Box:
+    """Of the upright frame."""
+    width, height = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+    if half == "whole":
+        return 0, 0, width, height
+    return (0 if half == "left" else width - width // 2), 0, width // 2, height
 
 
 def _graph(frame: VideoFrame, box: Box, size: tuple[int, int], colour: bool) -> Graph:
