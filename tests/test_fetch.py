@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import logging
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import sys
 import tarfile
 import tempfile
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,12 +57,12 @@ FILES: Members = {
     "dev_sent_emo.csv": b"dev",
 }
 NESTED: Members = {
-    "dev_sent_emo.csv": FILES["dev_sent_emo.csv"],
     "train.tar.gz": tar_gz({name: FILES[name] for name in FILES if name.startswith("train")}),
     "dev.tar.gz": tar_gz(
         {"dev_splits_complete/dia0_utt0.mp4": b"dev clip", "dev_splits_complete/._dia0_utt0.mp4": b"of macOS"}
     ),
     "test.tar.gz": tar_gz({"output_repeated_splits_test/dia0_utt0.mp4": b"test clip"}),
+    "dev_sent_emo.csv": FILES["dev_sent_emo.csv"],
 }
 
 
@@ -247,7 +249,7 @@ def test_a_server_that_brings_nothing_new_is_given_up(server: Server, tmp_path: 
     server.answers = [Answer(breaks_after=1000), Answer(status=503)]
     waits: list[float] = []
     message = refused(lambda: fetch(server.remote(), tmp_path, wait=waits.append))
-    assert "the server answered 503; 1,000 bytes are kept, and the same command goes on from there" in message
+    assert "the server answered 503; the same command goes on from the 1,000 bytes in MELD.Raw.tar.gz.part" in message
     assert waits == [2, 4, 8, 16]
     server.answers = [Answer()]
     assert content(fetch(server.remote(), tmp_path, wait=never)) == FILES
@@ -260,8 +262,8 @@ def test_a_server_without_ranges_starts_again(server: Server, tmp_path: Path) ->
     assert server.starts == [0, 100_000]
 
 
-def test_a_server_without_ranges_that_always_breaks_is_given_up(server: Server, tmp_path: Path) -> None:
-    server.answers = [Answer(breaks_after=100_000, ranges=False)]
+def test_a_server_without_ranges_that_gets_no_further_is_given_up(server: Server, tmp_path: Path) -> None:
+    server.answers = [Answer(breaks_after=count, ranges=False) for count in (100_000, 50_000) * 3]
     assert "cannot be downloaded" in refused(lambda: fetch(server.remote(), tmp_path, wait=at_once))
     assert len(server.seen) == 5
 
@@ -280,6 +282,12 @@ def test_a_change_that_the_server_does_not_tell_is_found_and_the_download_repeat
     assert content(fetch(server.remote(), tmp_path, wait=at_once)) == FILES
     assert server.starts == [0, 100_000, 0]
     assert {condition for _, _, condition in server.seen} == {None}
+
+
+def test_damage_on_the_disk_is_found_and_the_download_repeated(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "MELD.Raw.tar.gz.part").write_bytes(OTHER)
+    assert content(fetch(server.remote(), tmp_path, wait=never)) == FILES
+    assert server.starts == [0]
 
 
 def test_a_wrong_sha256_gets_no_name_and_is_not_kept(server: Server, tmp_path: Path) -> None:
@@ -311,7 +319,10 @@ def test_a_file_of_another_length_is_refused_before_it_is_read(
 def test_without_a_length_the_bytes_are_counted(server: Server, tmp_path: Path) -> None:
     unsaid: dict[str, str | None] = {"Content-Length": None}
     server.answers = [Answer(ARCHIVE + b"more", says=unsaid)]
-    assert "found more" in refused(lambda: fetch(server.remote(), tmp_path, wait=never))
+    read: list[int] = []
+    message = refused(lambda: fetch(server.remote(), tmp_path, lambda done, *_: read.append(done), never))
+    assert "found more" in message
+    assert max(read) <= len(ARCHIVE)
     assert names(tmp_path) == set()
     server.answers = [Answer(says=unsaid, breaks_after=150_000), Answer(says=unsaid)]
     assert content(fetch(server.remote(), tmp_path, wait=at_once)) == FILES
@@ -368,8 +379,10 @@ def test_every_address_that_fails_is_named(server: Server, tmp_path: Path) -> No
 
 
 def test_progress_tells_bytes_and_nothing_is_printed(
-    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pooch.get_logger(), "handlers", [logging.StreamHandler()])  # to the stderr of now
+    pooch.get_logger().setLevel("INFO")
     told: list[tuple[int, int, str]] = []
     server.answers = [Answer(breaks_after=100_000), Answer()]
     fetch(server.remote(), tmp_path, lambda *each: told.append(each), at_once)
@@ -584,9 +597,15 @@ def flipped(packed: bytes) -> bytes:
     return packed[:-8] + bytes(255 - byte for byte in packed[-8:-4]) + packed[-4:]
 
 
-def late_null() -> bytes:
+def broken_off(packed: bytes) -> bytes:
+    """With a block of no kind in the middle of its data."""
+    compressor = zlib.compressobj(wbits=31)
+    return compressor.compress(gzip.decompress(packed)[:200_000]) + compressor.flush(zlib.Z_FULL_FLUSH) + b"\xff" * 99
+
+
+def with_header(key: str, value: str) -> bytes:
     info = made_of("x")
-    info.pax_headers = {"path": "nu\0ll"}
+    info.pax_headers = {key: value}
     return tar_gz({}, info)
 
 
@@ -597,7 +616,9 @@ def late_null() -> bytes:
         ({**NESTED, "train.tar.gz": flipped(NESTED["train.tar.gz"])}, "CRC check failed"),
         ({**NESTED, "train.tar.gz": b"no archive"}, "Not a gzipped file"),
         ({**NESTED, "train.tar.gz": gzip.compress(b"no tar" * 1000)}, "invalid header"),
-        ({**NESTED, "more.tar.gz": late_null()}, "null"),
+        ({**NESTED, "train.tar.gz": broken_off(NESTED["train.tar.gz"])}, "invalid block type"),
+        ({**NESTED, "more.tar.gz": with_header("path", "nu\0ll")}, "null"),
+        ({**NESTED, "more.tar.gz": with_header("mtime", "1e300")}, "out of range"),
         ({**NESTED, "train_splits": b"a file where the clips' folder goes"}, "train_splits"),
         ({name: NESTED[name] for name in NESTED if name != "dev.tar.gz"}, "expected 'MELD.Raw/dev_splits_complete'"),
     ],

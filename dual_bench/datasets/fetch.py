@@ -62,9 +62,9 @@ class Remote:
 
 
 REMOTES: Mapping[str, Remote] = {
-    # The first address: https://github.com/declare-lab/MELD; the second: the same group's on Hugging Face. They name no
-    # digest; this size and sha256 were found by two users, who downloaded from either: Starryyu77/AutoFusion-bench
-    # (exp-001) and GZXiaoBai/BIMER (scripts/prepare_meld_autodl.sh).
+    # The first address: README of https://github.com/declare-lab/MELD; the second: the same group on Hugging Face. The
+    # README names no digest. Size and sha256 are what those report who downloaded it: GZXiaoBai/BIMER on GitHub
+    # (scripts/prepare_meld_autodl.sh, from the second) and Starryyu77/AutoFusion-bench (results of exp-001).
     "meld": Remote(
         name="meld",
         urls=(
@@ -128,7 +128,7 @@ def fetch(
     except Timeout:
         raise UserError(f"another process is fetching {remote.name} into {folder}; wait until it ends") from None
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}; make room, or name another") from None
     return target
 
 
@@ -174,7 +174,7 @@ def _download(remote: Remote, folder: Path, progress: Progress, wait: Callable[[
             break
     advice = f"try again later, or put {remote.archive} into {folder} yourself"
     if downloader.have:
-        advice = f"{downloader.have:,} bytes are kept, and the same command goes on from there"
+        advice = f"the same command goes on from the {downloader.have:,} bytes in {downloader.part.name}"
     raise UserError(f"{remote.name} cannot be downloaded: {'; '.join(problems)}; {advice}")
 
 
@@ -257,7 +257,9 @@ class _Resuming:
         headers = {"Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
-            origin, _, tag = self.origin.read_text("utf-8").partition("\n") if self.origin.exists() else ("", "", "")
+            origin, _, tag = (
+                self.origin.read_text("utf-8", "replace").partition("\n") if self.origin.exists() else ("", "", "")
+            )
             if origin == url and tag:
                 headers["If-Range"] = tag
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
