@@ -1,4 +1,4 @@
-# Needs Python 3.11 or newer and make; everything else is installed into .venv.
+# Needs Python 3.11.4 or newer and make; everything else is installed into .venv.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -21,7 +21,7 @@ check: $(VENV)/.installed-dev ## style, types and the directions of imports
 	$(BIN)/lint-imports
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dual-bench needs Python 3.11 or newer, found " + sys.version.split()[0] + "; name another with PYTHON=")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "dual-bench needs Python 3.11.4 or newer, found " + sys.version.split()[0] + "; name another with PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --editable '.[asr]'
 	@touch $@
