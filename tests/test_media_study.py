@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import trees
 from calling import invoke
 
-from dual_bench.store import read_run
+from dual_bench.datasets.extracted import read_record
+from dual_bench.store import Run, read_run
 
 pytestmark = pytest.mark.xdist_group("media-study")  # what they share is made once
 
@@ -76,3 +78,55 @@ def test_check_finds_every_utterance_and_nothing_wrong(home: Path) -> None:
 
 def test_a_rendered_corpus_keeps_all_that_its_kind_promises(home: Path) -> None:
     assert "nothing fails" in done("check", home / "raw-features")
+
+
+# ------------------------------------------------------------------------------------------ every layout there is
+
+
+@pytest.fixture(scope="module", params=["meld", "iemocap", "mmsa", "folder"])
+def studied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Run]:
+    """A made corpus in a layout, checked, extracted and studied: its features and the run."""
+    layout: str = request.param
+    home = tmp_path_factory.mktemp(layout)
+    raw = home / ("raw.pkl" if layout == "mmsa" else "raw")
+    getattr(trees, layout)(raw)
+    named = ("--layout", "mmsa:low=-3,high=3", "--jobs", 1) if layout == "mmsa" else ("--jobs", 1)
+    done("data", "check", raw, *named)
+    done("data", "extract", raw, *named, "--out", home / "features")
+    done("run", "default", "--dataset", home / "features", *SMALL, "--out", home / "run")
+    return layout, home / "features", read_run(home / "run")
+
+
+SMALL = (
+    *("--models", "linear,constant", "--regimes", "clean", "--corruptions", "word-drop", "--rates", "0,1"),
+    *("--draws", 1, "--seeds", 1, "--epochs", 12, "--no-dependency", "--jobs", 1),
+)
+
+
+def test_a_made_corpus_in_every_layout_goes_from_its_files_to_a_report(studied: tuple[str, Path, Run]) -> None:
+    layout, features, run = studied
+    record = read_record(features)
+    assert record.layout == layout
+    assert pd.read_csv(features / "problems.csv").empty
+    assert run.info.corpus.licence == record.licence
+    assert (run.folder.path / "index.html").is_file()
+    rows = run.predictions
+    tested = (
+        rows[rows["model"] == "linear"].groupby(["corruption", "rate", "draw"], observed=True)["utterance"].nunique()
+    )
+    assert tested.nunique() == 1, "n is the same under every condition"
+
+
+def test_in_every_layout_voice_and_face_belong_to_their_utterance(studied: tuple[str, Path, Run]) -> None:
+    """Pitch and brightness tell the class; a model that is given the clips of others cannot learn it."""
+    layout, _, run = studied
+    rows = run.predictions
+    gone = rows[(rows["corruption"] == "word-drop") & (rows["rate"] == 1.0)]
+    scores = [column for column in rows.columns if column.startswith("score_")]
+    error = {}
+    for model, part in gone.groupby(gone["model"].astype(str)):
+        if len(scores) > 1:
+            error[model] = (part[scores].to_numpy().argmax(axis=1) != part["truth"]).mean()
+        else:
+            error[model] = (part[scores[0]] - part["truth"]).abs().mean()
+    assert error["linear"] < 0.7 * error["constant"], layout
