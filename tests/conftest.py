@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +35,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real corpora: {folder} is absent; name the folder with DUAL_BENCH_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folders of networks with random weights: wav2vec2, timm, bert and roberta, as ``random_networks`` writes them."""
+    from random_networks import write
+
+    folder = tmp_path_factory.mktemp("networks")
+    write(folder)
+    yield folder
+    shutil.rmtree(folder)  # hundreds of megabytes, which pytest would keep for three sessions
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ class LogMel(BaseModel):
     @classmethod
     def _whole_hop(cls, value: int) -> int:
         if SAMPLE_RATE % value:
-            raise ValueError(f"rate: expected one that divides {SAMPLE_RATE}, found {value}")
+            raise ValueError(f"expected one that divides {SAMPLE_RATE}, found {value}")
         return value
 
     @property

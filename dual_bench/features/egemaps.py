@@ -26,8 +26,8 @@ _SHORTEST = SAMPLE_RATE * 60 // 1000
 class EGeMAPS(BaseModel):
     """eGeMAPSv02 of a waveform at 16 kHz. ``level``:
 
-    * ``low``: 25 low-level descriptors, 100 times a second. Windows are not padded at the ends: of n samples, about
-      1 + (n - 960) // 160 steps, as openSMILE itself gives;
+    * ``low``: 25 low-level descriptors, 100 times a second. As openSMILE pads no window, n samples have
+      n // 160 - 4 steps;
     * ``functionals``: 88 statistics of the whole waveform, one step.
 
     A waveform of less than 60 ms has zeros after its end. The features have their own units, from semitones to dB.

@@ -59,13 +59,14 @@ class TimmFrames:
             near = did_you_mean(settings.model, timm.list_models())
             raise UserError(f"{_WHO}: unknown model '{settings.model}'{near if 'did you mean' in near else _SEE}")
         try:
-            self._published: Any = timm.models.get_pretrained_cfg(settings.model, allow_unregistered=False)
+            published = timm.models.get_pretrained_cfg(settings.model, allow_unregistered=False)
         except RuntimeError:
             name = settings.model.partition(".")[0]
             near = did_you_mean(settings.model, timm.list_pretrained(f"{name}.*"))
             raise UserError(f"{_WHO}: unknown weights '{settings.model}'{near}") from None
         self.settings = settings
         self.device = device
+        self._published = cast(Any, published)
         self._look = cast(Any, resolve_data_config)(pretrained_cfg=self._published.to_dict())
 
     @property
