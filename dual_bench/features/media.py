@@ -137,7 +137,10 @@ def _opened(path: Path) -> Iterator[InputContainer]:
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(f"is no media file that can be opened: {getattr(error, 'strerror', None) or error}") from None
     with container:
-        yield container
+        try:
+            yield container
+        except av.FFmpegError as error:
+            raise MediaError(f"cannot be decoded: {error.strerror}") from None
 
 
 def _stream(container: InputContainer, kind: Literal["video", "audio"]) -> Any:
