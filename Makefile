@@ -35,6 +35,7 @@ bench: $(VENV)/.installed-dev ## speeds, each as a ratio to a named alternative 
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/corruptions.py --out reports/reference/corruption-speed.md
 	$(BIN)/python benchmarks/resampling.py --out reports/reference/resampling-speed.md
 	$(BIN)/python benchmarks/rendering.py --out reports/reference/rendering-speed.md
+	[ ! -d $(DATA)/meld_clips ] || $(BIN)/python benchmarks/decoding.py $(DATA) --out reports/reference/decoding-speed.md
 
 reference: $(VENV)/.installed-dev ## the reference report, from its rows where they are there; and what the noise does to the real lines in DATA
 	$(BIN)/dual-bench run reference --out reports/reference/synthetic

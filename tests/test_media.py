@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from bisect import bisect_right
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -219,6 +220,18 @@ def test_a_stretch_of_pictures_starts_where_it_is_asked_to(
     assert found == [min(math.floor((at + 6e-4) * 25), 49) for at in asked]
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.ts", "libx264"), ("a.avi", "mpeg4"), ("a.mpg", "mpeg1video")],
+)
+def test_a_late_stretch_starts_right_in_every_format(tmp_path: Path, name: str, codec: str) -> None:
+    coding = {"g": "30", "bf": "2"} if name != "a.avi" else {"g": "30"}
+    path = write(tmp_path / name, numbered(150), tone(440, 6), codec=codec, coding=coding, sound_codec="mp2")
+    assert numbers(frames(Clip(path, 3.22, 4.02), 25, GREY)) == list(range(80, 100))
+    assert numbers(frames(Clip(path, 5.82), 25, GREY)) == list(range(145, 150))
+    assert len(sound(Clip(path, 3.22, 4.02))) == 0.8 * RATE
+
+
 def test_halves_are_cut_out_before_anything_else(tmp_path: Path) -> None:
     left, right = numbered(50, width=WIDTH), numbered(100, width=WIDTH)[50:]
     clip = write(tmp_path / "a.mp4", np.concatenate([left, right], axis=2))
@@ -324,23 +337,25 @@ def test_leaving_frames_out_that_nobody_asks_for_changes_no_pixel(
         np.testing.assert_allclose(quick, np.clip((luma - 16) * 255 / 219, 0, 255), atol=1.01, err_msg=path.name)
 
 
-def test_frames_that_nobody_asks_for_are_left_out(talk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = []
-    for skips in (media._SKIPS, ()):
-        monkeypatch.setattr(media, "_SKIPS", skips)
-        decoded = []
-        plain = media._Track.decode
+def test_frames_that_nobody_asks_for_are_left_out(talk: Path) -> None:
+    with media._opened(talk) as container:
+        track = media._Track(container, "video", Clip(talk))
+        packets = track.packets(before=0, after=0)
+        every = [frame.pts for frame in track.decode(packets)]
+        wanted = every[::10]
+        found = [frame.pts for frame in track.decode(packets, wanted)]
+    assert len(every) == 50
+    assert set(wanted) <= set(found) < set(every)
 
-        def counted(self: media._Track, *given: object, plain: object = plain, decoded: list[object] = decoded):  # type: ignore[no-untyped-def]
-            for frame in plain(self, *given):  # type: ignore[operator]
-                decoded.append(frame)
-                yield frame
 
-        with monkeypatch.context() as patch:
-            patch.setattr(media._Track, "decode", counted)
-            frames(Clip(talk), 5, GREY)
-        counts.append(len(decoded))
-    assert counts[0] < counts[1] == 50
+def test_what_comes_out_does_not_depend_on_threads(talk: Path) -> None:
+    asked = [GREY, Picture(30, 30, colour=True, crop=True)]
+    alone = [*views(Clip(talk), 10, asked), sound(Clip(talk))]
+    with ThreadPoolExecutor(4) as pool:
+        both = [pool.submit(lambda: [*views(Clip(talk), 10, asked), sound(Clip(talk))]) for _ in range(8)]
+        for made in both:
+            for one, other in zip(alone, made.result(), strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 # -------------------------------------------------------------------------------------- damaged, and no media
@@ -442,6 +457,16 @@ def test_a_stretch_that_the_file_does_not_reach_is_refused(talk: Path) -> None:
     assert refusal(Clip(talk, 5, 6)) == "ends at 2.0 s, and what comes 5.0 s and later was asked for"
     for start, end in ((-1, 1), (1, 1), (2, 1), (math.nan, 1)):
         assert refusal(Clip(talk, start, end)) == f"cannot be cut from {start:g} to {end:g} s"
+
+
+def test_times_and_rates_that_only_damage_explains_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=r"^is 4000 s long; expected 3600 s at the most$"):
+        frames(Clip(write(tmp_path / "a.mkv", numbered(2), times=[0, 4000])), 10, GREY)
+    assert numbers(frames(Clip(tmp_path / "a.mkv", 3990), 0.2, GREY)) == [0, 0, 1]
+    with pytest.raises(MediaError, match=r"^is 400\d s long; expected 3600 s at the most$"):
+        sound(Clip(write(tmp_path / "a.mka", sound=tone(440), sound_codec="pcm_s16le", sound_times=[0, 4000])))
+    with pytest.raises(MediaError, match=r"^has sound at 1000 Hz; expected 4000 to 192000 Hz$"):
+        sound(Clip(write(tmp_path / "a.wav", sound=tone(440, 1, 1000), rate=1000, sound_codec="pcm_s16le")))
 
 
 @given(data=st.data(), name=st.sampled_from(["talk.mp4", "talk.mkv", "talk.mpg", "talk.wav"]))

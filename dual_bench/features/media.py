@@ -137,7 +137,10 @@ def _opened(path: Path) -> Iterator[InputContainer]:
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(f"is no media file that can be opened: {getattr(error, 'strerror', None) or error}") from None
     with container:
-        yield container
+        try:
+            yield container
+        except av.FFmpegError as error:
+            raise MediaError(f"cannot be decoded: {error.strerror}") from None
 
 
 def _stream(container: InputContainer, kind: Literal["video", "audio"]) -> Any:
@@ -167,7 +170,7 @@ class _Track:
         self.codec.thread_count = 1
         self.zero = (container.start_time or 0) / 1e6
         self.lost = 0.0
-        """Seconds of packets that the decoder refused."""
+        """Seconds of the clip whose packets the decoder refused."""
         self.own = self.any = 0.0
         """How far the packets of this track reach, and of any, of those that were read."""
 
@@ -218,7 +221,8 @@ class _Track:
             try:
                 yield from self.codec.decode(packet)
             except FFmpegError:
-                self.lost += float((packet.duration or 0) * self.stream.time_base) if packet else 0.0
+                if packet and packet.pts is not None and self.time(packet.pts) >= self.clip.start:
+                    self.lost += float((packet.duration or 0) * self.stream.time_base)
 
     def bound(self, time: float) -> None:
         """MediaError if the clip is so long that it reaches ``time``, and that is too long."""
@@ -268,7 +272,7 @@ def sound(clip: Clip) -> NDArray[np.float32]:
     with _opened(clip.path) as container:
         track = _Track(container, "audio", clip)
         runs: list[Run] = []
-        for frame in track.decode(track.packets(before=0.5, after=0.1)):  # decoders of sound need a run-up
+        for frame in track.decode(track.packets(before=1.0, after=0.1)):  # decoders of sound need a run-up
             at = runs[-1].end if frame.pts is None and runs else track.time(frame.pts or 0)
             if not runs or runs[-1].rate != frame.sample_rate or abs(at - runs[-1].end) > DRIFT:
                 if not RATES[0] <= frame.sample_rate <= RATES[1]:

@@ -51,8 +51,8 @@ class Run:
 
 def mono(frame: AudioFrame) -> NDArray[np.float32]:
     """(samples,), the mix of a decoded frame's channels."""
-    if frame.format.is_planar and frame.layout.nb_channels >= 8:
-        # PyAV 18 counts the planes of a frame until it meets none, and beyond the eighth reads what is not the frame's
+    if (frame.format.is_planar and frame.layout.nb_channels >= 8) or frame.format.name.startswith("s64"):
+        # PyAV 18 has no arrays of 64-bit integers; and it counts planes until there is none, which goes wrong from 8 on
         from av import AudioResampler
 
         (frame,) = AudioResampler(format="flt").resample(frame)
