@@ -167,7 +167,7 @@ def test_files_of_another_file_system_are_passed_over_and_sounds_without_a_label
     before = iemocap.LAYOUT.read(tree)
     dialog, voices = tree / "Session1" / "dialog", tree / "Session1" / "sentences" / "wav" / "Ses01F_impro01"
     for inner in ("EmoEvaluation", "transcriptions"):
-        (dialog / inner / "._Ses01F_impro01.txt").write_bytes(b"\x00\x05\x16\x07[")
+        (dialog / inner / "._Ses01F_impro01.txt").write_bytes(b"\x00\x05\x16\x07\n[\n")
     (voices / "._Ses01F_impro01_F000.wav").touch()
     assert iemocap.LAYOUT.read(tree) == before
     (dialog / "EmoEvaluation" / "Attribute").mkdir()

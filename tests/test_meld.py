@@ -173,6 +173,7 @@ def test_final_clips_are_read_where_asked_for_and_only_where_there_are_some(tree
     assert names["test_dia0_utt0"] == "dia0_utt0.mp4"
     assert names["train_dia0_utt1"] == "dia0_utt1.mp4"
     assert [path.parent.name for path in asked.unused] == ["train_splits"]
+    assert "train: 1 clip that no row names: final_videos_testdia0_utt1.mp4" in asked.deviations
     assert "test: 1 clip read from final_videos_test…, as asked for" in asked.deviations
     assert clips(meld.LAYOUT.read(tree))[13].path.name == "dia0_utt1.mp4"
 
@@ -279,6 +280,7 @@ def test_an_export_brings_its_own_name_licence_notes_and_classes(tree: Path) -> 
     assert (source.name, source.licence, source.notes) == ("synthetic", "CC0", ("Generated.",))
     assert source.task.classes == ("calm", "glad")
     assert [u.target for u in source.utterances] == [1, 0, 0]
+    assert meld.LAYOUT.read(tree, labels="sentiment").task.classes == ("neutral", "positive", "negative")
     assert source.deviations == ("dev: 1 clip missing from dev_splits_complete: dia110_utt7.mp4",)
 
 

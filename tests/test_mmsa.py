@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trees
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dual_bench.datasets import mmsa
@@ -98,7 +98,9 @@ def test_without_lengths_zeros_are_taken_off_at_both_ends(tmp_path: Path) -> Non
         del split["text_bert"]
     content["train"]["audio"][0] = [[0] * 5, [1] * 5, [0] * 5, [2] * 5, [0] * 5]
     content["train"]["audio"][1] = 0
-    items = signal(mmsa.LAYOUT.read(write(tmp_path, content), **RANGE), "audio").items
+    source = mmsa.LAYOUT.read(write(tmp_path, content), **RANGE)
+    items = signal(source, "audio").items
+    assert not [sentence for sentence in source.deviations if "longer" in sentence]
     np.testing.assert_array_equal(items[0][:, 0], [1, 0, 2])
     assert items[1].shape == (0, 5)
 
@@ -260,6 +262,7 @@ def test_a_file_that_wants_to_run_something_is_refused_and_nothing_runs(tmp_path
 
 
 @given(st.text(max_size=8), st.integers(0, 10**6))
+@example("a$_$b", 1)
 def test_the_cluster_is_the_video_of_the_id(tmp_path_factory: pytest.TempPathFactory, video: str, clip: int) -> None:
     content = counted(2, 1, 1)
     content["train"]["id"][0] = f"{video}$_${clip}"

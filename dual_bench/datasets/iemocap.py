@@ -132,7 +132,7 @@ def _lines(folder: Path) -> Iterator[tuple[Path, int, str]]:
         except UnicodeDecodeError:
             text = content.decode("latin-1")
         for number, line in enumerate(text.split("\n"), start=1):
-            yield file, number, line.rstrip("\r")
+            yield file, number, line
 
 
 def _labels(root: Path, session: str) -> Iterator[_Line]:

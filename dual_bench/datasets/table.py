@@ -34,8 +34,7 @@ def read_table(path: Path, what: str, encoding: str = "utf-8", remedy: str = "sa
     encoding and the ``remedy``."""
     try:
         content = path.read_bytes()
-        text = content.decode(encoding).removeprefix("\ufeff")
-        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        table = pd.read_csv(io.StringIO(content.decode(encoding)), dtype=str, keep_default_na=False)
     except FileNotFoundError:
         raise UserError(f"{what} {path} is missing") from None
     except OSError as error:
