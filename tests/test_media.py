@@ -167,7 +167,13 @@ def test_a_gap_in_the_sound_is_silent_and_what_follows_is_in_its_place(tmp_path:
 
 @pytest.mark.parametrize(
     ("name", "codec", "rate", "tolerance"),
-    [("a.wav", "pcm_s16le", 44_100, 1e-6), ("a.wav", "pcm_s16le", 48_000, 1e-6), ("a.mp4", "aac", 44_100, 5e-3)],
+    [
+        ("a.wav", "pcm_s16le", 44_100, 1e-6),
+        ("a.wav", "pcm_s16le", 48_000, 1e-6),
+        ("a.mp4", "aac", 44_100, 5e-3),
+        ("a.ts", "aac", 48_000, 5e-3),
+        ("a.mp3", "libmp3lame", 44_100, 1e-3),
+    ],
 )
 def test_a_stretch_of_sound_is_that_stretch_of_the_whole(
     tmp_path: Path, name: str, codec: str, rate: int, tolerance: float

@@ -216,8 +216,8 @@ class _Track:
         self.codec.flush_buffers()
         self.lost = 0.0
         for packet in (*packets, None):
-            if wanted is not None:
-                self.codec.skip_frame = "DEFAULT" if packet is None or packet.pts in wanted else "NONREF"
+            unasked = wanted is not None and packet is not None and packet.pts not in wanted
+            self.codec.skip_frame = "NONREF" if unasked else "DEFAULT"
             try:
                 yield from self.codec.decode(packet)
             except FFmpegError:
@@ -293,8 +293,9 @@ def frames(clip: Clip, rate: float, picture: Picture) -> NDArray[np.uint8]:
     end; at least one.
 
     Shown is the last frame whose time of presentation is not later (but for ``_TICK``); before the first, the first.
-    Grey is luma in its full range. Frames are scaled by swscale's area averaging. A damaged file gives what decodes, if
-    that is ``ENOUGH``. MediaError: no video track, not enough of it, no face where one is wanted.
+    Its half is cut out, then the middle or the face; swscale averages areas. Grey is luma in its full range. A damaged
+    file gives what decodes, if that is ``ENOUGH``; what a decoder patches up counts. MediaError: no video track, not
+    enough of it, no face where one is wanted.
     """
     (made,) = views(clip, rate, [picture])
     return made
