@@ -77,6 +77,8 @@ def ask(
     preset = read_preset(plan.presets, corpus) if plan.presets else None
     raw = [m for m, signal in corpus.signals.items() if signal.kind != "features"]
     using = encoders_of(plan.encoders, device)
+    if plan.encoders:  # their names need their weights, which may have to be downloaded first
+        report("weights", 0, 0, ", ".join(plan.encoders.values()))
     names = {str(m): getattr(using, m).name for m in raw} | {"text": using.text.name}
     names |= {str(m): signal.encoder for m, signal in corpus.signals.items() if signal.encoder}
     scale = scale_of(plan, corpus, cache, lambda name: report("scale", 0, 0, f"severities of {name}"))

@@ -9,6 +9,7 @@ import hashlib
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from textwrap import shorten
 
 import safetensors
 import safetensors.torch
@@ -40,7 +41,9 @@ def from_hub(get: Callable[..., str]) -> Path:
     """What ``get``, a download of huggingface_hub, gives: from the cache where it is there, and without a look whether
     there is something newer; OSError or ValueError where it cannot be had."""
     from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    disable_progress_bars()  # only the command line may write to the screen
     try:
         return Path(get(local_files_only=True))
     except LocalEntryNotFoundError:
@@ -77,19 +80,11 @@ def fill(
 ) -> None:
     """Put ``state`` into ``network``; that of modules ``spare`` is left over. UserError unless all the rest fits."""
     left = tuple(f"{module}." for module in spare)
-    wanted, needed = network.state_dict(), {k: v for k, v in state.items() if not k.startswith(left)}
-    names = [*wanted, *(name for name in needed if name not in wanted)]
-    wrong = [name for name in names if _shape(wanted, name) != _shape(needed, name)]
-    if wrong:
-        raise UserError(
-            f"{who}: {where} has the weights of another network: expected {wrong[0]} of shape "
-            f"{_shape(wanted, wrong[0])}, found {_shape(needed, wrong[0])}"
-        )
-    network.load_state_dict(needed)
-
-
-def _shape(state: Mapping[str, torch.Tensor], name: str) -> str:
-    return str(tuple(state[name].shape)) if name in state else "none"
+    try:
+        network.load_state_dict({name: tensor for name, tensor in state.items() if not name.startswith(left)})
+    except RuntimeError as error:
+        reason = shorten(" ".join(str(error).splitlines()[1:]), 160)
+        raise UserError(f"{who}: {where} has the weights of another network: {reason}") from None
 
 
 def precision(device: str) -> str:
