@@ -190,7 +190,8 @@ def extract(
         if "text" in named:
             raise UserError("words are encoded when models read them: dual-bench run --encoder text=… chooses how")
         chosen = encoders_of(named, resolve_device(device))
-        folder = out or path.with_name(f"{path.stem if path.is_file() else path.resolve().name}-features")
+        home = path if path.name not in ("", "..") else path.resolve()
+        folder = out or home.with_name(f"{home.stem if home.is_file() else home.name}-features")
         with progress() as report:
             source = found.read(path, **settings)
             done = extract(source, found.name, folder, chosen.audio, chosen.vision, made_by(), jobs, report)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite, isnan
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from dual_bench.datasets.extracted import MEDIA, PROBLEMS, RECORD, TABLE, VERSION, Extracted, Features, Wavs
@@ -85,7 +86,7 @@ def extract(
     if folder.exists() and any(folder.iterdir()) and not (folder / "lock").exists():
         raise UserError(f"{folder} holds something else than an extraction; name another folder with --out")
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
+    with _claimed(folder):
         digests = _digests(source, report)
         parts: dict[Modality, _Part] = {}
         sounds: tuple[str, ...] | None = None
@@ -108,6 +109,18 @@ def extract(
         record = _record(source, layout, parts, sounds is not None, made_by)
         write_text(folder / RECORD, record.model_dump_json(indent=1) + "\n")
     return Outcome(folder, len(source.utterances), problems, sum(part.decoded for part in parts.values()))
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Nobody else extracts into ``folder``; UserError where somebody does."""
+    lock = FileLock(folder / "lock")
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another process is extracting into {folder}; wait for it, or name another folder") from None
+    with held:
+        yield
 
 
 def made_by() -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from calling import invoke
+from filelock import FileLock
 from recordings import FAULTS, clip, write_recordings
 
 from dual_bench.datasets import extracted, folder
@@ -21,6 +23,7 @@ from dual_bench.features.encoder import audio_encoder, picture_encoder
 from dual_bench.features.media import Clip, frames, sound
 from dual_bench.features.vision import FrameDCT
 from dual_bench.plan import check, read_plan
+from dual_bench.store import read_run
 from dual_bench.types import Corpus, UserError
 
 
@@ -76,6 +79,24 @@ def test_the_sound_is_kept_for_a_recogniser(whole: tuple[Path, Path]) -> None:
     np.testing.assert_allclose(corpus.heard.items[3], expected, atol=1 / 32768)
     plan = read_plan("default", {"dataset": str(out), "corruptions": ["asr-loop"], "models": ["concat"]})
     assert check(plan, corpus).corruptions == ("asr-loop",)
+
+
+def test_a_recogniser_listens_to_what_was_extracted(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    pytest.importorskip("pocketsphinx")
+    named = ("--models", "constant", "--regimes", "clean", "--corruptions", "asr-loop", "--rates", "0,0.5")
+    sizes = ("--draws", "1", "--seeds", "1", "--no-dependency", "--jobs", "1", "--out", tmp_path / "run")
+    result = invoke("run", "default", "--dataset", whole[1], *named, *sizes)
+    assert result.exit_code == 0, result.output
+    rows = read_run(tmp_path / "run").predictions
+    heard = rows[(rows["corruption"] == "asr-loop") & (rows["rate"] == 0.5)]
+    assert len(heard) == 6
+    assert (heard["wer"] > 0.5).all(), "nobody says a word in a tone"
+
+
+def test_one_folder_is_written_by_one_process_at_a_time(whole: tuple[Path, Path]) -> None:
+    manifest, out = whole
+    with FileLock(out / "lock"), pytest.raises(UserError, match="another process is extracting"):
+        extracted_from(manifest, out)
 
 
 def test_a_second_extraction_decodes_nothing_and_changes_no_byte(whole: tuple[Path, Path]) -> None:
