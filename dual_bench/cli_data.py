@@ -122,7 +122,7 @@ def _show(found: Inspection, root: Path) -> None:
     for heading, what in (("missing", "missing"), ("does not decode", "broken")):
         _listed(heading, _faults({m: getattr(one, what) for m, one in found.media.items()}, root))
     _listed("silent", (name for one in media for name in one.silent))
-    _listed("otherwise than published", found.deviations)
+    _listed("not as expected", found.deviations)
     _listed("named by no row", (_relative(name, root) for name in found.unused))
     twice = sorted(found.duplicates, key=lambda d: -len(d.text))
     lines = (f"“{d.text}” ({d.speaker}): {', '.join(d.utterances)}" for d in twice)
@@ -199,7 +199,7 @@ def extract(
         for p in done.problems:
             faults.setdefault(p.modality, []).append(Fault(utterance=p.utterance, file=p.file, reason=p.reason))
         _listed("absent; the utterance stays", _faults(faults, path))
-        _listed("otherwise than published", source.deviations)
+        _listed("not as expected", source.deviations)
         lost = " and ".join(f"{len(faults.get(m, ()))} without {what}" for m, what in _LOST.items())
         screen.print(f"{done.utterances} utterances, {lost}; {done.decoded} decoded now.", highlight=False)
         screen.print(f"next: dual-bench run --dataset {folder}", soft_wrap=True, highlight=False)

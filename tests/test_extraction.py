@@ -183,6 +183,7 @@ def test_the_report_will_say_how_many_have_no_voice_and_where(faulty: tuple[Path
     notes = load(faulty[0]).notes
     assert any(note.startswith("5 of 24 utterances have no voice (") for note in notes)
     assert any("have no face (" in note and "test" in note for note in notes)
+    assert any(note.startswith("Not as expected of this corpus: 1 media file missing") for note in notes)
 
 
 def test_a_clip_that_was_mended_loses_its_line(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def load(data: Path, /, **settings: object) -> Corpus:
         signals,
         cross_validation(utterances, list(table["fold"])) if folded else official(utterances),
         record.licence,
-        (*record.notes, *_absences(table, record)),
+        (*record.notes, *_deviations(record), *_absences(table, record)),
         sound=sound,
     )
 
@@ -191,6 +191,10 @@ def _signal(folder: Path, table: pd.DataFrame, modality: Modality, made: Feature
         raise UserError(f"{source} is not whole: expected {needed} bytes, found {found}; extract the corpus again")
     rate = math.nan if made.rate is None else made.rate
     return Signal("features", Ragged.map(source, made.width, starts, lengths), rate, encoder=made.encoder)
+
+
+def _deviations(record: Extracted) -> list[str]:
+    return [f"Not as expected of this corpus: {'; '.join(record.deviations)}."] if record.deviations else []
 
 
 def _absences(table: pd.DataFrame, record: Extracted) -> list[str]:
