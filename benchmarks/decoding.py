@@ -47,9 +47,9 @@ CORES = 2
 Made = tuple[list[NDArray[np.uint8]], NDArray[np.float32]]
 
 
-def plain(path: Path, threads: str = "NONE") -> Made:
+def plain(path: Path, threaded: bool = False) -> Made:
     with av.open(str(path)) as container:
-        container.streams.video[0].thread_type = threads
+        container.streams.video[0].thread_type = "AUTO" if threaded else "NONE"
         mixer = av.AudioResampler(format="fltp", layout="mono", rate=16_000)
         times: list[float] = []
         arrays: list[NDArray[Any]] = []
@@ -57,7 +57,7 @@ def plain(path: Path, threads: str = "NONE") -> Made:
         for frame in container.decode(video=0, audio=0):
             if isinstance(frame, av.VideoFrame):
                 times.append(frame.time)
-                arrays.append(frame.to_ndarray(format="rgb24"))
+                arrays.append(frame.to_ndarray(format="rgb24", threads=None if threaded else 1))
             else:
                 heard += [out.to_ndarray()[0] for out in mixer.resample(frame)]
     asked = np.arange(0, times[-1] + times[1], 1 / RATE)
@@ -77,7 +77,7 @@ def scaled(picked: Sequence[NDArray[Any]], picture: Picture) -> NDArray[np.uint8
 
 
 def plain_with_threads(path: Path) -> Made:
-    return plain(path, "AUTO")
+    return plain(path, threaded=True)
 
 
 def one_by_one(path: Path) -> Made:
