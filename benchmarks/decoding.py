@@ -2,14 +2,14 @@
 
     python benchmarks/decoding.py DATA --out decoding.md
 
-DATA is a folder that holds ``meld_clips``, real clips of a corpus: H.264, 1280x720, AAC. Asked for is, of every clip,
-ten times a second a grey picture of 32x32 and the middle in colour of 224x224, and its sound, mono at 16 kHz.
+DATA is a folder that holds ``meld_clips``, real clips of a corpus: H.264, 1280x720, AAC. Asked for is what an
+extraction asks for: of every clip a picture ten times a second, grey of 32x32 or the middle in colour of 224x224, and
+its sound, mono at 16 kHz.
 
 * ``plain``: every frame to a full-size RGB array, as PyAV's examples do; those that are asked for are picked and scaled
   by swscale; sound by swresample.
 * ``plain, ffmpeg's threads``: the same in one process, in which ffmpeg decodes in as many threads as there are cores.
-* ``one by one``: ``frames`` for each kind of picture, which decodes twice, and ``sound``.
-* ``at once``: ``views`` for both kinds, and ``sound``.
+* ``ours``: ``frames`` and ``sound``.
 
 Two processes on two cores, but where one is named; longest clips first. Times are medians of repetitions in which the
 contestants take turns. The clock counts what else the machine does, so CPU time is given too, and the load average at
@@ -38,16 +38,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from dual_bench.features.media import Clip, Picture, frames, probe, sound, views
+from dual_bench.features.media import Clip, Picture, frames, probe, sound
 
 RATE = 10
-PICTURES = (Picture(32, 32, colour=False), Picture(224, 224, colour=True, crop=True))
+PICTURES = {"grey 32x32": Picture(32, 32, colour=False), "colour 224x224": Picture(224, 224, colour=True, crop=True)}
 CORES = 2
 
-Made = tuple[list[NDArray[np.uint8]], NDArray[np.float32]]
+Made = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 
-def plain(path: Path, threaded: bool = False) -> Made:
+def plain(path: Path, picture: Picture, threaded: bool = False) -> Made:
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = "AUTO" if threaded else "NONE"
         mixer = av.AudioResampler(format="fltp", layout="mono", rate=16_000)
@@ -62,7 +62,7 @@ def plain(path: Path, threaded: bool = False) -> Made:
                 heard += [out.to_ndarray()[0] for out in mixer.resample(frame)]
     asked = np.arange(0, times[-1] + times[1], 1 / RATE)
     picked = [arrays[i] for i in np.maximum(np.searchsorted(times, asked + 6e-4, side="right") - 1, 0)]
-    return [scaled(picked, picture) for picture in PICTURES], np.concatenate(heard)
+    return scaled(picked, picture), np.concatenate(heard)
 
 
 def scaled(picked: Sequence[NDArray[Any]], picture: Picture) -> NDArray[np.uint8]:
@@ -76,48 +76,45 @@ def scaled(picked: Sequence[NDArray[Any]], picture: Picture) -> NDArray[np.uint8
     return np.stack(found)
 
 
-def plain_with_threads(path: Path) -> Made:
-    return plain(path, threaded=True)
+def plain_with_threads(path: Path, picture: Picture) -> Made:
+    return plain(path, picture, threaded=True)
 
 
-def one_by_one(path: Path) -> Made:
-    return [frames(Clip(path), RATE, picture) for picture in PICTURES], sound(Clip(path))
-
-
-def at_once(path: Path) -> Made:
-    return views(Clip(path), RATE, PICTURES), sound(Clip(path))
+def ours(path: Path, picture: Picture) -> Made:
+    return frames(Clip(path), RATE, picture), sound(Clip(path))
 
 
 @dataclass
 class Contestant:
     name: str
-    run: Callable[[Path], Made]
+    run: Callable[[Path, Picture], Made]
+    picture: Picture
     processes: int = CORES
     wall: list[float] = field(default_factory=list)
     """Seconds for all clips, a number for each repetition."""
     cpu: list[float] = field(default_factory=list)
 
 
-def contestants() -> list[Contestant]:
+def contestants(picture: Picture) -> list[Contestant]:
     return [
-        Contestant("plain", plain),
-        Contestant("plain, ffmpeg's threads", plain_with_threads, 1),
-        Contestant("one by one", one_by_one),
-        Contestant("at once", at_once),
+        Contestant("plain", plain, picture),
+        Contestant("plain, ffmpeg's threads", plain_with_threads, picture, 1),
+        Contestant("ours", ours, picture),
     ]
 
 
-def timed(work: tuple[Callable[[Path], Made], Path]) -> float:
+def timed(work: tuple[Callable[[Path, Picture], Made], Path, Picture]) -> float:
     """CPU seconds of one clip, in a process of the pool."""
-    run, path = work
+    run, path, picture = work
     start = time.process_time()
-    run(path)
+    run(path, picture)
     return time.process_time() - start
 
 
 def measure(pools: dict[int, Pool], contestant: Contestant, paths: Sequence[Path]) -> None:
     start = time.perf_counter()
-    spent = pools[contestant.processes].map(timed, [(contestant.run, path) for path in paths], chunksize=1)
+    work = [(contestant.run, path, contestant.picture) for path in paths]
+    spent = pools[contestant.processes].map(timed, work, chunksize=1)
     contestant.wall.append(time.perf_counter() - start)
     contestant.cpu.append(sum(spent))
 
@@ -146,13 +143,11 @@ def speeds(field: Sequence[Contestant], seconds: float) -> list[list[str]]:
 
 def agreement(paths: Sequence[Path]) -> list[list[str]]:
     """How far our pictures lie from the plain loop's: levels of 255, over all clips."""
-    ours, theirs = ([run(path)[0] for path in paths] for run in (at_once, plain))
     rows = []
-    for i, picture in enumerate(PICTURES):
-        pairs = [(a[i].astype(int), b[i].astype(int)) for a, b in zip(ours, theirs, strict=True)]
+    for kind, picture in PICTURES.items():
+        pairs = [(ours(path, picture)[0].astype(int), plain(path, picture)[0].astype(int)) for path in paths]
         counts = sum(len(a) for a, _ in pairs), sum(len(b) for _, b in pairs)
         off = np.concatenate([np.abs(a[: len(b)] - b[: len(a)]).ravel() for a, b in pairs])
-        kind = f"{picture.width}x{picture.height} {'colour' if picture.colour else 'grey'}"
         rows.append([kind, f"{counts[0]}, {counts[1]}", f"{off.mean():.2f}", f"{np.quantile(off, 0.999):.0f}"])
     return rows
 
@@ -182,22 +177,26 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     load = os.getloadavg()[0]
-    field = contestants()
+    fields = {kind: contestants(picture) for kind, picture in PICTURES.items()}
+    everyone = [contestant for field in fields.values() for contestant in field]
     spawn = get_context("spawn")
     with spawn.Pool(CORES) as two, spawn.Pool(1) as one:
         pools = {CORES: two, 1: one}
-        for contestant in field:
+        for contestant in everyone:
             measure(pools, contestant, paths[-CORES:] * CORES)  # whatever is done once and for all
             contestant.wall.clear()
             contestant.cpu.clear()
         for _ in range(asked.repetitions):
-            for contestant in field:
+            for contestant in everyone:
                 measure(pools, contestant, paths)
     tables = [
-        (
-            "Seconds of film a second: median ± half the interquartile range",
-            ["", "processes", "by the clock", "by CPU time", "clock, to plain", "CPU, to plain"],
-            speeds(field, seconds),
+        *(
+            (
+                f"Sound and pictures, {kind}: seconds of film a second, median ± half the interquartile range",
+                ["", "processes", "by the clock", "by CPU time", "clock, to plain", "CPU, to plain"],
+                speeds(field, seconds),
+            )
+            for kind, field in fields.items()
         ),
         (
             "Levels of 255 between our pictures and the plain loop's",

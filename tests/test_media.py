@@ -22,7 +22,7 @@ from media import HEIGHT, WIDTH, numbered, numbers, tone, write
 from numpy.typing import NDArray
 
 from dual_bench.features import faces, media
-from dual_bench.features.media import Clip, MediaError, Picture, PictureFacts, SoundFacts, frames, probe, sound, views
+from dual_bench.features.media import Clip, MediaError, Picture, PictureFacts, SoundFacts, frames, probe, sound
 from dual_bench.seeding import generator
 from dual_bench.types import UserError
 
@@ -302,12 +302,6 @@ def test_one_picture_is_one_picture_at_any_rate(tmp_path: Path) -> None:
     assert numbers(frames(Clip(path), 50, GREY)) == [7, 7]
 
 
-def test_several_pictures_of_a_clip_are_the_same_as_one_by_one(talk: Path) -> None:
-    asked = [GREY, Picture(20, 20, colour=True, crop=True), Picture(9, 7, colour=False)]
-    for many, picture in zip(views(Clip(talk), 10, asked), asked, strict=True):
-        np.testing.assert_array_equal(many, frames(Clip(talk), 10, picture))
-
-
 # ------------------------------------------------------------------------------------------- what is decoded
 
 
@@ -355,12 +349,14 @@ def test_frames_that_nobody_asks_for_are_left_out(talk: Path) -> None:
 
 
 def test_what_comes_out_does_not_depend_on_threads(talk: Path) -> None:
-    asked = [GREY, Picture(30, 30, colour=True, crop=True)]
-    alone = [*views(Clip(talk), 10, asked), sound(Clip(talk))]
+    def made() -> tuple[NDArray[np.generic], ...]:
+        clip = Clip(talk)
+        return frames(clip, 10, GREY), frames(clip, 10, Picture(30, 30, colour=True, crop=True)), sound(clip)
+
+    alone = made()
     with ThreadPoolExecutor(4) as pool:
-        both = [pool.submit(lambda: [*views(Clip(talk), 10, asked), sound(Clip(talk))]) for _ in range(8)]
-        for made in both:
-            for one, other in zip(alone, made.result(), strict=True):
+        for others in [pool.submit(made) for _ in range(8)]:
+            for one, other in zip(alone, others.result(), strict=True):
                 np.testing.assert_array_equal(one, other)
 
 

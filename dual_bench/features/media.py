@@ -297,29 +297,17 @@ def frames(clip: Clip, rate: float, picture: Picture) -> NDArray[np.uint8]:
     file gives what decodes, if that is ``ENOUGH``; what a decoder patches up counts. MediaError: no video track, not
     enough of it, no face where one is wanted.
     """
-    (made,) = views(clip, rate, [picture])
-    return made
-
-
-def views(clip: Clip, rate: float, pictures: Sequence[Picture]) -> list[NDArray[np.uint8]]:
-    """``frames`` for each of several pictures, decoded once for all (twice where a face is wanted)."""
     with _opened(clip.path) as container:
         track = _Track(container, "video", clip)
         packets = track.packets(before=1.0, after=0.0)
-        pixel = float(track.stream.sample_aspect_ratio or 1)
-        painters = [Painter(picture, clip.half, pixel) for picture in pictures]
-        squares: list[faces.Square] = []
-        if any(picture.face for picture in pictures):
-            find = Finder(clip.half)
-            squares = faces.nearest(_shown(track, packets, rate, lambda frame, _: find(frame)))
-            if not squares:
-                raise MediaError("shows no face that can be found")
-
-        def paint(frame: VideoFrame, k: int) -> list[NDArray[np.uint8]]:
-            return [painter(frame, squares[k] if squares else None) for painter in painters]
-
-        made = _shown(track, packets, rate, paint)
-        return [np.stack(each) for each in zip(*made, strict=True)]
+        paint = Painter(picture, clip.half, float(track.stream.sample_aspect_ratio or 1))
+        if not picture.face:
+            return np.stack(_shown(track, packets, rate, lambda frame, _: paint(frame, None)))
+        find = Finder(clip.half)
+        squares = faces.nearest(_shown(track, packets, rate, lambda frame, _: find(frame)))
+        if not squares:
+            raise MediaError("shows no face that can be found")
+        return np.stack(_shown(track, packets, rate, lambda frame, k: paint(frame, squares[k])))
 
 
 def _shown(
