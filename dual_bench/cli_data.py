@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -23,7 +24,7 @@ from rich.table import Table
 
 from dual_bench.catalog import did_you_mean
 from dual_bench.screen import explained, progress, screen
-from dual_bench.types import UserError
+from dual_bench.types import DualBenchError, UserError
 
 if TYPE_CHECKING:
     from dual_bench.inspection import Fault, Inspection
@@ -61,7 +62,7 @@ def fetch(
                 shown.update(bars[what], completed=done, total=total or None)
 
             folder = fetch(remote, out, report)
-        screen.print(f"next: dual-bench data check {folder}", soft_wrap=True, highlight=False)
+        _next("data", "check", folder)
 
 
 _DOWNLOAD = (
@@ -122,10 +123,11 @@ def _show(found: Inspection, root: Path) -> None:
     for heading, what in (("missing", "missing"), ("does not decode", "broken")):
         _listed(heading, _faults({m: getattr(one, what) for m, one in found.media.items()}, root))
     _listed("silent", (name for one in media for name in one.silent))
+    _listed("asked for behind the end of the file", dict.fromkeys(name for one in media for name in one.beyond))
     _listed("not as expected", found.deviations)
     _listed("named by no row", (_relative(name, root) for name in found.unused))
     twice = sorted(found.duplicates, key=lambda d: -len(d.text))
-    lines = (f"“{d.text}” ({d.speaker}): {', '.join(d.utterances)}" for d in twice)
+    lines = (f"“{d.text}” ({d.speaker or 'unknown'}): {', '.join(d.utterances)}" for d in twice)
     _listed("the same words by the same speaker in two parts, longest first", lines)
     if not found.decoded:
         screen.print("Clips were only opened; without --fast each is decoded to its end.")
@@ -159,8 +161,11 @@ def _listed(heading: str, lines: Iterable[str]) -> None:
     every = list(lines)
     if every:
         screen.print(f"[bold]{heading}[/bold] ({len(every)})", highlight=False)
-        for line in every[:_SHOWN]:
-            screen.print(f"  {escape(line)}", soft_wrap=True, highlight=False)
+        for line in every[:_SHOWN]:  # names of files are in it, and may hold anything
+            shown = "".join(
+                c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line
+            )  # of a file's name, say
+            screen.print(f"  {escape(shown)}", soft_wrap=True, highlight=False)
         if len(every) > _SHOWN:
             screen.print(f"  … and {len(every) - _SHOWN} more")
 
@@ -194,7 +199,11 @@ def extract(
         folder = out or home.with_name(f"{home.stem if home.is_file() else home.name}-features")
         with progress() as report:
             source = found.read(path, **settings)
-            done = extract(source, found.name, folder, chosen.audio, chosen.vision, made_by(), jobs, report)
+            for modality in named:
+                if not any(m == modality for m, _, _ in source.clips()):
+                    raise UserError(f"--encoder {modality}=…: {source.name} has no clips of {modality} to encode")
+            spec = layout or found.name
+            done = extract(source, spec, folder, chosen.audio, chosen.vision, made_by(), jobs, report)
         faults: dict[str, list[Fault]] = {}
         for p in done.problems:
             faults.setdefault(p.modality, []).append(Fault(utterance=p.utterance, file=p.file, reason=p.reason))
@@ -202,7 +211,15 @@ def extract(
         _listed("not as expected", source.deviations)
         lost = " and ".join(f"{len(faults.get(m, ()))} without {what}" for m, what in _LOST.items())
         screen.print(f"{done.utterances} utterances, {lost}; {done.decoded} decoded now.", highlight=False)
-        screen.print(f"next: dual-bench run --dataset {folder}", soft_wrap=True, highlight=False)
+        for modality, what in _LOST.items():
+            if modality in faults and len(faults[modality]) == sum(m == modality for m, _, _ in source.clips()):
+                raise DualBenchError(f"not one clip gives a {what}; {folder / 'problems.csv'} says why")
+        _next("run", "--dataset", folder)
+
+
+def _next(*arguments: str | Path) -> None:
+    command = shlex.join(["dual-bench", *map(str, arguments)])
+    screen.print(f"next: {command}", soft_wrap=True, highlight=False, markup=False)
 
 
 @data_app.command()
@@ -226,4 +243,4 @@ def export(
             made = load_corpus(corpus, data)
             clips = export_meld(made, folder, jobs, lambda done, total: report("media", done, total, "rendering"))
         screen.print(f"{clips} clips of {len(made)} utterances.")
-        screen.print(f"next: dual-bench data extract {folder}", soft_wrap=True, highlight=False)
+        _next("data", "extract", folder)

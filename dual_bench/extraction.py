@@ -8,6 +8,7 @@ or face: n is the same under every condition.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +21,19 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from dual_bench.datasets.extracted import MEDIA, PROBLEMS, RECORD, TABLE, VERSION, Extracted, Features, Wavs
+from dual_bench.datasets.assemble import check_utterances, folds_of
+from dual_bench.datasets.extracted import (
+    MEDIA,
+    PROBLEMS,
+    RECORD,
+    TABLE,
+    VERSION,
+    Extracted,
+    Features,
+    Wavs,
+    read_record,
+    read_table,
+)
 from dual_bench.datasets.source import Source
 from dual_bench.features.cache import FeatureStore, content_key
 from dual_bench.features.decode import CRASHED, SAMPLE_RATE, pictures, write_sound
@@ -83,32 +96,58 @@ def extract(
     ``jobs`` processes decode; 0: one a core.
     """
     jobs = jobs or cores()
-    if folder.exists() and any(folder.iterdir()) and not (folder / "lock").exists():
+    _check(source, audio, vision)
+    if folder.exists() and not all(_MINE.fullmatch(path.name) for path in folder.iterdir()):
         raise UserError(f"{folder} holds something else than an extraction; name another folder with --out")
     folder.mkdir(parents=True, exist_ok=True)
     with _claimed(folder):
+        _check_same(source, folder)
         digests = _digests(source, report)
         parts: dict[Modality, _Part] = {}
-        sounds: tuple[str, ...] | None = None
-        keys: tuple[str, ...] = ()
+        sounds: _Sounds | None = None
         for modality in MEDIA:
             media = source.media.get(modality)
             if isinstance(media, Signal):
                 parts[modality] = _copied(media, modality, layout, folder)
             elif media is not None and modality == "audio":
-                keys = tuple(_key(clip, digests, "sound", clip and (clip.start, clip.end)) for clip in media)
-                sounds, reasons, decoded = _sounds(media, keys, folder / "sound", jobs, report)
-                parts[modality] = _voices(Wavs(folder / "sound", sounds), keys, reasons, decoded, audio, folder, report)
+                sounds = _sounds(media, digests, folder, jobs, report)
+                parts[modality] = _voices(sounds, audio, folder, report)
             elif media is not None:
                 parts[modality] = _faces(media, digests, vision, folder, jobs, report)
         problems = _problems(source, parts)
         (folder / RECORD).unlink(missing_ok=True)  # until the new one is there, the folder is not finished
-        _write_table(source, parts, sounds, keys, folder)
+        _write_table(source, parts, sounds, folder)
         with replacing(folder / PROBLEMS) as temporary:
             pd.DataFrame(problems, columns=["utterance", "modality", "file", "reason"]).to_csv(temporary, index=False)
-        record = _record(source, layout, parts, sounds is not None, made_by)
+        record = _record(source, layout, parts, sounds is not None, sha256_of(folder / TABLE), made_by)
         write_text(folder / RECORD, record.model_dump_json(indent=1) + "\n")
     return Outcome(folder, len(source.utterances), problems, sum(part.decoded for part in parts.values()))
+
+
+_MINE = re.compile(rf"lock|sound|(audio|vision)-\w+|\.?({'|'.join(map(re.escape, (RECORD, TABLE, PROBLEMS)))})(\..*)?")
+"""What an extraction has in its folder, temporary files included."""
+
+
+def _check(source: Source, audio: Encoder, vision: PictureEncoder) -> None:
+    """UserError where no study could be made of it, or an encoder lacks its weights: before hours are spent."""
+    folds_of(source.utterances, source.folds)
+    check_utterances(source.task, source.utterances)
+    with_clips = {modality for modality, _, _ in source.clips()}
+    for modality, encoder in (("audio", audio), ("vision", vision)):
+        if modality in with_clips:
+            _ = encoder.name, encoder.width
+
+
+def _check_same(source: Source, folder: Path) -> None:
+    """UserError where the folder is that of another corpus."""
+    try:
+        before = read_record(folder)
+    except UserError:  # nothing finished, or of an older kind
+        return
+    if before.name != source.name:
+        raise UserError(
+            f"{folder} holds an extraction of '{before.name}', not of '{source.name}'; name another folder with --out"
+        )
 
 
 @contextmanager
@@ -135,9 +174,11 @@ def _digests(source: Source, report: Report) -> dict[Path, str]:
 
     def digest(path: Path) -> str:
         try:
-            return sha256_of(path)
-        except OSError:  # decoding says why
-            return f"unreadable: {path}"
+            if path.is_file():  # a pipe would be waited for
+                return sha256_of(path)
+        except OSError:
+            pass
+        return f"unreadable: {path}"  # decoding says why
 
     found: dict[Path, str] = {}
     with ThreadPoolExecutor(cores()) as pool:
@@ -152,34 +193,56 @@ def _key(clip: Clip | None, digests: Mapping[Path, str], *what: object) -> str:
     return content_key(_VERSION, digests[clip.path], repr(what)) if clip else ""
 
 
+@dataclass(frozen=True)
+class _Sounds:
+    """The wav file of each utterance, its name empty where there is none, with its sha256; what it was decoded from;
+    why some have none; and how many were written now."""
+
+    wavs: Wavs
+    keys: tuple[str, ...]
+    reasons: Mapping[int, str]
+    decoded: int
+
+
 def _sounds(
-    clips: Sequence[Clip | None], keys: Sequence[str], folder: Path, jobs: int, report: Report
-) -> tuple[tuple[str, ...], dict[int, str], int]:
-    """The wav file of each utterance, why some have none, and how many were written now."""
-    folder.mkdir(exist_ok=True)
+    clips: Sequence[Clip | None], digests: Mapping[Path, str], folder: Path, jobs: int, report: Report
+) -> _Sounds:
+    """Decode what is not there yet, or is not what the last extraction wrote."""
+    home = folder / "sound"
+    home.mkdir(exist_ok=True)
+    keys = tuple(_key(clip, digests, "sound", clip and (clip.start, clip.end)) for clip in clips)
     names = [f"{key[:32]}.wav" if key else "" for key in keys]
-    todo = {name: clip for name, clip in zip(names, clips, strict=True) if clip and not (folder / name).exists()}
-    tasks = [(clip, folder / name) for name, clip in todo.items()]
+    known = _known_sounds(folder)
+    todo: dict[str, Clip] = {}
+    for name, clip in zip(names, clips, strict=True):
+        path = home / name
+        if clip and (not path.exists() or known.get(name, "") not in ("", sha256_of(path))):
+            todo[name] = clip
+    tasks = [(clip, home / name) for name, clip in todo.items()]
     failed: dict[str, str] = {}
     for count, (name, reason) in enumerate(zip(todo, spread(write_sound, tasks, jobs), strict=True)):
         report("sound", count + 1, len(todo), "decoding")
         if reason != "":
             failed[name] = reason or CRASHED
+    kept = tuple("" if name in failed else name for name in names)
+    wavs = Wavs(home, kept, tuple(sha256_of(home / name) if name else "" for name in kept))
     reasons = {i: failed[name] for i, name in enumerate(names) if name in failed}
-    return tuple("" if name in failed else name for name in names), reasons, len(todo) - len(failed)
+    return _Sounds(wavs, keys, reasons, len(todo) - len(failed))
 
 
-def _voices(
-    wavs: Wavs,
-    sound_keys: Sequence[str],
-    reasons: Mapping[int, str],
-    decoded: int,
-    encoder: Encoder,
-    folder: Path,
-    report: Report,
-) -> _Part:
+def _known_sounds(folder: Path) -> dict[str, str]:
+    """The sha256 of each wav file that the last extraction finished with."""
+    try:
+        table = read_table(folder)
+    except UserError:
+        return {}
+    return dict(zip(table["sound"], table["sound_sha256"], strict=True)) if "sound" in table else {}
+
+
+def _voices(sounds: _Sounds, encoder: Encoder, folder: Path, report: Report) -> _Part:
     """Features of the sounds."""
-    keys = [content_key(encoder.name, key) if name else "" for key, name in zip(sound_keys, wavs.names, strict=True)]
+    wavs = sounds.wavs
+    keys = [content_key(encoder.name, key) if name else "" for key, name in zip(sounds.keys, wavs.names, strict=True)]
     store, made = _store("audio", encoder.name, encoder.width, encoder.rate, folder)
 
     def encode(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -190,7 +253,7 @@ def _voices(
 
     here = [i for i, key in enumerate(keys) if key]
     store.fill([keys[i] for i in here], encode)
-    return _Part(made, _found(store, keys), reasons, decoded)
+    return _Part(made, _found(store, keys), sounds.reasons, sounds.decoded)
 
 
 def _faces(
@@ -230,7 +293,7 @@ def _faces(
 def _copied(signal: Signal, modality: Modality, layout: str, folder: Path) -> _Part:
     """Features that the folder of the corpus holds already, in rows of our own."""
     items = [np.asarray(item, np.float32) for item in signal.items]
-    store, made = _store(modality, f"as {layout} has them", items[0].shape[1], signal.rate, folder)
+    store, made = _store(modality, f"as {layout.partition(':')[0]} has them", items[0].shape[1], signal.rate, folder)
     keys = [content_key(item) if len(item) else "" for item in items]
     here = [i for i, key in enumerate(keys) if key]
     count = store.fill([keys[i] for i in here], lambda positions: ((p, items[here[p]]) for p in positions))
@@ -265,9 +328,7 @@ def _problems(source: Source, parts: Mapping[Modality, _Part]) -> tuple[Problem,
     )
 
 
-def _write_table(
-    source: Source, parts: Mapping[Modality, _Part], sounds: Sequence[str] | None, keys: Sequence[str], folder: Path
-) -> None:
+def _write_table(source: Source, parts: Mapping[Modality, _Part], sounds: _Sounds | None, folder: Path) -> None:
     utterances = source.utterances
     columns: dict[str, object] = {
         "id": [u.id for u in utterances],
@@ -283,15 +344,17 @@ def _write_table(
     for modality, part in parts.items():
         columns |= {f"{modality}_start": part.rows.starts, f"{modality}_steps": part.rows.lengths}
     if sounds is not None:
-        columns |= {
-            "sound": list(sounds),
-            "sound_key": [k if name else "" for k, name in zip(keys, sounds, strict=True)],
-        }
-    with replacing(folder / TABLE) as temporary:
-        pd.DataFrame(columns).to_parquet(temporary, index=False)
+        columns |= {"sound": list(sounds.wavs.names), "sound_sha256": list(sounds.wavs.sha256)}
+    with (
+        replacing(folder / TABLE) as temporary,
+        temporary.open("wb") as file,
+    ):  # a path with a colon would be an address
+        pd.DataFrame(columns).to_parquet(file, index=False)
 
 
-def _record(source: Source, layout: str, parts: Mapping[Modality, _Part], sound: bool, made_by: str) -> Extracted:
+def _record(
+    source: Source, layout: str, parts: Mapping[Modality, _Part], sound: bool, table: str, made_by: str
+) -> Extracted:
     task = source.task
     return Extracted(
         version=VERSION,
@@ -307,5 +370,6 @@ def _record(source: Source, layout: str, parts: Mapping[Modality, _Part], sound:
         audio=parts["audio"].made if "audio" in parts else None,
         vision=parts["vision"].made if "vision" in parts else None,
         sound=sound,
+        table_sha256=table,
         made_by=made_by,
     )

@@ -11,12 +11,13 @@ from statistics import median
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from dual_bench.datasets.assemble import check_utterances, folds_of
 from dual_bench.datasets.extracted import MEDIA
 from dual_bench.datasets.source import Source
 from dual_bench.features.decode import CRASHED, SAMPLE_RATE
 from dual_bench.features.media import Clip, MediaError, Picture, frames, probe, sound
 from dual_bench.processes import cores, spread
-from dual_bench.types import Modality, Signal
+from dual_bench.types import Modality, Signal, UserError
 
 
 class _Record(BaseModel):
@@ -40,6 +41,8 @@ class Media(_Record):
     broken: tuple[Fault, ...]
     silent: tuple[str, ...]
     """Utterances in whose sound every sample is zero."""
+    beyond: tuple[str, ...]
+    """Utterances whose row asks for more than half a second behind the end of the file."""
     hours: float
     seconds: tuple[float, float, float] | None
     """Shortest, median and longest clip; None where none decodes."""
@@ -53,12 +56,13 @@ class Part(_Record):
     utterances: int
     clusters: int
     speakers: int
+    """Those that have a name."""
     classes: dict[str, int]
     """Utterances of each class; empty where values are predicted."""
 
 
 class Duplicate(_Record):
-    """The same words by the same speaker in two parts."""
+    """The same words by the same speaker in two parts; where speakers have no name, they count as one."""
 
     text: str
     speaker: str
@@ -96,6 +100,7 @@ class Seen:
     """NaN where the file does not say, and was only opened."""
     format: str = ""
     silent: bool = False
+    beyond: bool = False
 
 
 def inspect(
@@ -110,7 +115,7 @@ def inspect(
         parts[part] = Part(
             utterances=len(here),
             clusters=len({u.cluster for u in here}),
-            speakers=len({u.speaker for u in here}),
+            speakers=len({u.speaker for u in here} - {""}),
             classes={name: counts[i] for i, name in enumerate(source.task.classes)},
         )
     return Inspection(
@@ -120,7 +125,7 @@ def inspect(
         parts=parts,
         media={m: _media(source, m, decode, jobs or cores(), report) for m in MEDIA if m in source.media},
         duplicates=_duplicates(source, part_of),
-        deviations=source.deviations,
+        deviations=(*source.deviations, *_unfit(source)),
         unused=tuple(str(path) for path in source.unused),
         decoded=decode,
     )
@@ -131,20 +136,22 @@ def look(clip: Clip, modality: Modality, decode: bool) -> Seen:
     try:
         facts = probe(clip.path)
         seconds = min(clip.end, facts.seconds) - clip.start
+        beyond = isfinite(clip.end) and clip.end > facts.seconds + 0.5
         if modality == "audio":
             if facts.sound is None:
                 return Seen("has no audio track")
             coded = f"{facts.sound.codec}, {facts.sound.rate} Hz, {facts.sound.layout}"
             if not decode:
-                return Seen("", seconds, coded)
+                return Seen("", seconds, coded, beyond=beyond)
             samples = sound(clip)
-            return Seen("", len(samples) / SAMPLE_RATE, coded, silent=not np.any(samples))
+            return Seen("", len(samples) / SAMPLE_RATE, coded, silent=not np.any(samples), beyond=beyond)
         if facts.pictures is None:
             return Seen("has no video track")
         shown = facts.pictures
         if decode:
             frames(clip, 1.0, Picture(32, 32, colour=False))
-        return Seen("", seconds, f"{shown.codec}, {shown.width}x{shown.height}, {shown.rate:.4g} frames a second")
+        coded = f"{shown.codec}, {shown.width}x{shown.height}, {shown.rate:.4g} frames a second"
+        return Seen("", seconds, coded, beyond=beyond)
     except MediaError as error:
         return Seen(str(error))
 
@@ -158,7 +165,7 @@ def _media(
         with_steps = [n for n in lengths if n]
         spread_of = (min(with_steps), median(with_steps), max(with_steps)) if with_steps else None
         return Media(
-            clips=len(with_steps), missing=(), broken=(), silent=(), hours=0.0, seconds=None,
+            clips=len(with_steps), missing=(), broken=(), silent=(), beyond=(), hours=0.0, seconds=None,
             formats={f"features, {spread_of[0]} to {spread_of[2]} steps": len(with_steps)} if spread_of else {},
         )  # fmt: skip
     clips = [(i, clip) for m, i, clip in source.clips() if m == modality]
@@ -166,6 +173,7 @@ def _media(
     missing: list[Fault] = []
     broken: list[Fault] = []
     silent: list[str] = []
+    beyond: list[str] = []
     seconds: list[float] = []
     formats = Counter[str]()
     for done, ((i, clip), seen) in enumerate(zip(clips, spread(look, tasks, jobs), strict=True)):
@@ -181,15 +189,28 @@ def _media(
         formats[seen.format] += 1
         if seen.silent:
             silent.append(name)
+        if seen.beyond:
+            beyond.append(name)
     return Media(
         clips=len(clips),
         missing=tuple(missing),
         broken=tuple(broken),
         silent=tuple(silent),
+        beyond=tuple(beyond),
         hours=sum(seconds) / 3600,
         seconds=(min(seconds), median(seconds), max(seconds)) if seconds else None,
         formats=dict(formats.most_common()),
     )
+
+
+def _unfit(source: Source) -> list[str]:
+    """Why no study can be made of it, if none can."""
+    try:
+        folds_of(source.utterances, source.folds)
+        check_utterances(source.task, source.utterances)
+    except UserError as error:
+        return [f"no study can be made of it: {error}"]
+    return []
 
 
 def _duplicates(source: Source, part_of: tuple[str, ...]) -> tuple[Duplicate, ...]:

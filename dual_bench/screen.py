@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,6 +63,8 @@ def explained() -> Iterator[None]:
     except DualBenchError as error:
         _stop(f"{error}", 1)
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _stop("the disk is full; free some space and run the same command: what is finished is stored", 1)
         _stop(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", 1)
     except KeyboardInterrupt:
         _stop("interrupted; what is finished is stored, and the same command goes on from there", 130)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -251,14 +253,105 @@ def test_features_that_are_not_whole_are_refused(whole: tuple[Path, Path], tmp_p
         load(out)
 
 
+def rewritten(out: Path, column: str, value: object) -> None:
+    """Put a value into the fourth row of the table, and record it as if it had been written so."""
+    table = pd.read_parquet(out / TABLE).astype({column: object})
+    table.loc[3, column] = value
+    table.to_parquet(out / TABLE)
+    record = json.loads((out / RECORD).read_bytes())
+    record["table_sha256"] = hashlib.sha256((out / TABLE).read_bytes()).hexdigest()
+    (out / RECORD).write_text(json.dumps(record), encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", ["../secret.wav", "/etc/passwd"])
 def test_a_sound_outside_the_folder_is_refused(whole: tuple[Path, Path], tmp_path: Path, name: str) -> None:
     out = copied(whole[1], tmp_path)
-    table = pd.read_parquet(out / TABLE)
-    table.loc[3, "sound"] = name
-    table.to_parquet(out / TABLE)
+    rewritten(out, "sound", name)
     with pytest.raises(UserError, match="outside its folder"):
         load(out)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("split", "dev"), ("text", None), ("audio_start", -5), ("vision_steps", -1), ("sound_sha256", None)],
+)
+def test_a_table_that_holds_something_else_is_refused(
+    whole: tuple[Path, Path], tmp_path: Path, column: str, value: object
+) -> None:
+    out = copied(whole[1], tmp_path)
+    rewritten(out, column, value)
+    with pytest.raises(UserError, match="holds something else than utterances"):
+        load(out)
+
+
+def test_a_table_that_was_changed_or_is_none_is_refused(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    out = copied(whole[1], tmp_path)
+    table = pd.read_parquet(out / TABLE)
+    table.loc[3, "text"] = "other words"
+    table.to_parquet(out / TABLE)
+    with pytest.raises(UserError, match="is not the one that"):
+        load(out)
+    (out / TABLE).write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(UserError, match="cannot be read"):
+        load(out)
+
+
+def test_a_sound_that_changed_is_refused_and_decoded_again(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    manifest, _ = whole
+    out = copied(whole[1], tmp_path)
+    names = pd.read_parquet(out / TABLE)["sound"]
+    (out / "sound" / names[3]).write_bytes((out / "sound" / names[4]).read_bytes())
+    heard = load(out).heard
+    assert heard is not None
+    with pytest.raises(UserError, match="it has changed"):
+        _ = heard.items[3]
+    assert extracted_from(manifest, out).decoded == 1
+    assert load(out).fingerprint == load(whole[1]).fingerprint
+
+
+def test_the_folder_of_another_corpus_is_left_alone(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    out = copied(whole[1], tmp_path / "out")
+    other = write_recordings(tmp_path / "raw", count=8).rename(tmp_path / "raw" / "other.csv")
+    with pytest.raises(UserError, match="holds an extraction of 'own', not of 'other'"):
+        extracted_from(other, out)
+    assert contents(out) == contents(whole[1])
+
+
+@pytest.mark.parametrize(("column", "value"), [("split", "train"), ("id", "u01")])
+def test_what_no_study_can_be_made_of_is_refused_before_anything_is_decoded(
+    tmp_path: Path, column: str, value: str
+) -> None:
+    manifest = write_recordings(tmp_path / "raw", count=8)
+    table = pd.read_csv(manifest)
+    table[column] = value
+    table.to_csv(manifest, index=False)
+    with pytest.raises(UserError, match=r"the validation split is empty|twice|already"):
+        extracted_from(manifest, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_weights_are_noticed_before_anything_is_decoded(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"weights .* are missing"):
+        extracted_from(whole[0], tmp_path / "out", vision=f"timm:weights={tmp_path}/nowhere")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pipe_and_a_link_to_a_device_are_no_clips(tmp_path: Path) -> None:
+    manifest = write_recordings(tmp_path / "raw", count=8)
+    pipe, link = (tmp_path / "raw" / "clips" / f"u0{i}.mp4" for i in (2, 3))
+    for path in (pipe, link):
+        path.unlink()
+    os.mkfifo(pipe)
+    source = folder.read(manifest)
+    link.symlink_to("/dev/zero")
+    outcome = extract(source, "folder", tmp_path / "out", LogMel(), FrameDCT(), "tests", 1, silence)
+    assert {p.utterance for p in outcome.problems} == {"u02", "u03"}
+
+
+def test_a_folder_may_have_any_name(whole: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    extracted_from(whole[0], Path("my:corpus, x"))
+    assert load(Path("my:corpus, x")).fingerprint == load(whole[1]).fingerprint
 
 
 @pytest.mark.parametrize(

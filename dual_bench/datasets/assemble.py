@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -59,6 +60,20 @@ def cross_validation(utterances: Sequence[Utterance], fold_of: Sequence[str], se
     return tuple(folds)
 
 
+def folds_of(utterances: Sequence[Utterance], fold_of: Sequence[str] | None) -> tuple[Fold, ...]:
+    """A cross-validation where ``fold_of`` names folds, else the official splits."""
+    return official(utterances) if fold_of is None else cross_validation(utterances, fold_of)
+
+
+def check_utterances(task: Task, utterances: Sequence[Utterance]) -> None:
+    """UserError where an id stands twice, or a target is outside the task."""
+    twice = [key for key, count in Counter(u.id for u in utterances).items() if count > 1]
+    if twice:
+        raise UserError(f"utterance id '{twice[0]}' stands twice; expected unique ids")
+    for utterance in utterances:
+        _check_target(task, utterance)
+
+
 def assemble(
     name: str,
     task: Task,
@@ -71,12 +86,8 @@ def assemble(
     sound: Signal | None = None,
 ) -> Corpus:
     """Check everything a reader can get wrong, and fingerprint the result. UserError names the utterance at fault."""
+    check_utterances(task, utterances)
     ids = [u.id for u in utterances]
-    if len(set(ids)) < len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise UserError(f"utterance id '{twice}' stands twice; expected unique ids")
-    for utterance in utterances:
-        _check_target(task, utterance)
     for modality, signal in signals.items():
         _check_signal(modality, signal, ids)
     notes = (*notes, *_shared(utterances, folds))

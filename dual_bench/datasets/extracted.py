@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,8 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.io import wavfile
 
 from dual_bench.catalog import validated
-from dual_bench.datasets.assemble import assemble, cross_validation, official
-from dual_bench.types import Corpus, Modality, Ragged, Signal, Split, Task, UserError, Utterance
+from dual_bench.datasets.assemble import assemble, folds_of
+from dual_bench.types import SPLITS, Corpus, Modality, Ragged, Signal, Split, Task, UserError, Utterance
 
 RECORD, TABLE, PROBLEMS = "corpus.json", "utterances.parquet", "problems.csv"
 VERSION = 1
@@ -42,7 +44,7 @@ COLUMNS = {
     "audio_start": "its first row of features, and so for vision",
     "audio_steps": "how many; 0 where there are none",
     "sound": "file in sound/, empty where there is none",
-    "sound_key": "digest of what the sound was decoded from",
+    "sound_sha256": "of that file",
 }
 
 
@@ -66,6 +68,7 @@ class Extracted(BaseModel):
     version: Literal[1]
     name: str
     layout: str
+    """With the settings that were asked for, as ``meld:quotes=plain``."""
     kind: Literal["classification", "regression"]
     classes: tuple[str, ...]
     low: float | None
@@ -76,6 +79,8 @@ class Extracted(BaseModel):
     audio: Features | None
     vision: Features | None
     sound: bool
+    table_sha256: str
+    """Of the table of utterances."""
     made_by: str
     """dual-bench and the packages that decode and encode, with their versions."""
 
@@ -87,10 +92,12 @@ class Extracted(BaseModel):
 
 @dataclass(frozen=True)
 class Wavs(Sequence[NDArray[np.float32]]):
-    """Waveforms (samples,) in [-1, 1] that lie in files, each read when it is asked for; no name, no samples."""
+    """Waveforms (samples,) in [-1, 1] that lie in files, each read and checked when it is asked for; no name, no
+    samples."""
 
     folder: Path
     names: tuple[str, ...]
+    sha256: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -101,12 +108,15 @@ class Wavs(Sequence[NDArray[np.float32]]):
     def __getitem__(self, index: slice) -> Wavs: ...
     def __getitem__(self, index: int | slice) -> NDArray[np.float32] | Wavs:
         if isinstance(index, slice):
-            return Wavs(self.folder, self.names[index])
+            return Wavs(self.folder, self.names[index], self.sha256[index])
         if not self.names[index]:
             return np.empty(0, np.float32)
         path = self.folder / self.names[index]
         try:
-            _, samples = wavfile.read(path)
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != self.sha256[index]:
+                raise ValueError("it has changed")
+            _, samples = wavfile.read(io.BytesIO(content))
         except (OSError, ValueError) as error:
             raise UserError(f"the sound {path} cannot be read ({error}); extract the corpus again") from None
         return np.asarray(samples, np.float32) / -float(np.iinfo(np.int16).min)
@@ -123,7 +133,9 @@ def load(data: Path, /, **settings: object) -> Corpus:
     version, or not whole."""
     folder = Path(validated(ExtractedSettings, settings, "extracted").path)
     record = read_record(folder)
-    table = pd.read_parquet(folder / TABLE)
+    table = read_table(folder)
+    if hashlib.sha256((folder / TABLE).read_bytes()).hexdigest() != record.table_sha256:
+        raise UserError(f"{folder / TABLE} is not the one that {RECORD} was written with; extract the corpus again")
     transcripts = [str(column) for column in table.columns if str(column).startswith("text_")]
     rows = cast(list[dict[str, object]], table.to_dict("records"))
     utterances = [
@@ -138,21 +150,21 @@ def load(data: Path, /, **settings: object) -> Corpus:
         )
         for row in rows
     ]
-    folded = bool((table["fold"] != "").any())
+    fold_of = list(table["fold"]) if (table["fold"] != "").any() else None
     signals = {m: _signal(folder, table, m, made) for m, made in features_of(record)}
     sound = None
     if record.sound:
         for name in table["sound"]:
             if Path(name).name != name:
                 raise UserError(f"{folder / TABLE}: the sound '{name}' is outside its folder; extract the corpus again")
-        wavs = Wavs(folder / "sound", tuple(table["sound"]))
-        sound = Signal("waveform", wavs, 16_000.0, tuple(table["sound_key"]))
+        wavs = Wavs(folder / "sound", tuple(table["sound"]), tuple(table["sound_sha256"]))
+        sound = Signal("waveform", wavs, 16_000.0, wavs.sha256)
     return assemble(
         record.name,
         record.task,
         utterances,
         signals,
-        cross_validation(utterances, list(table["fold"])) if folded else official(utterances),
+        folds_of(utterances, fold_of),
         record.licence,
         (*record.notes, *_deviations(record), *_absences(table, record)),
         sound=sound,
@@ -175,6 +187,27 @@ def read_record(folder: Path) -> Extracted:
         raise UserError(f"{path}, {where}: {first['msg']}; extract the corpus again with this dual-bench") from None
 
 
+def read_table(folder: Path) -> pd.DataFrame:
+    """The utterances, by COLUMNS; UserError where the file is missing or something else."""
+    path = folder / TABLE
+    try:
+        with path.open("rb") as file:  # a path with a colon would be taken for an address
+            table = pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); extract the corpus again") from None
+    whole = [f"{m}_{what}" for m in MEDIA for what in ("start", "steps") if f"{m}_{what}" in table]
+    strings = [name for name in COLUMNS if name in table and name not in {*whole, "target"}]
+    needed = ("id", "split", "fold", "cluster", "speaker", "target", "text")
+    if (
+        not set(needed) <= set(table)
+        or not set(table["split"]) <= set(SPLITS)
+        or not all(isinstance(value, str) for name in strings for value in table[name])
+        or not all(table[name].dtype.kind == "i" and (table[name] >= 0).all() for name in whole)
+    ):
+        raise UserError(f"{path} holds something else than utterances; extract the corpus again")
+    return table
+
+
 def features_of(record: Extracted) -> Iterator[tuple[Modality, Features]]:
     """The modalities that the corpus has features of."""
     for modality in MEDIA:
@@ -194,7 +227,8 @@ def _signal(folder: Path, table: pd.DataFrame, modality: Modality, made: Feature
 
 
 def _deviations(record: Extracted) -> list[str]:
-    return [f"Not as expected of this corpus: {'; '.join(record.deviations)}."] if record.deviations else []
+    read = [f"Read as {record.layout}."] if ":" in record.layout else []
+    return read + ([f"Not as expected of this corpus: {'; '.join(record.deviations)}."] if record.deviations else [])
 
 
 def _absences(table: pd.DataFrame, record: Extracted) -> list[str]:

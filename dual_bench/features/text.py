@@ -9,6 +9,7 @@ any device.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -96,6 +97,7 @@ class SentenceTokens:
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # only the command line may write to the screen
+        _check_modules(self._folder)
         try:
             found = SentenceTransformer(str(self._folder), device=self.device).float().eval()
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
@@ -125,6 +127,21 @@ class SentenceTokens:
             if texts[i].strip():
                 rows[i] = tokens[inside].numpy()
         return rows
+
+
+def _check_modules(folder: Path) -> None:
+    """UserError where a model names code of its own, which sentence-transformers before 6 would run."""
+    path = folder / "modules.json"
+    try:
+        kinds = [str(module["type"]) for module in json.loads(path.read_bytes())] if path.is_file() else []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"text encoder {folder}: modules.json names no modules: {error}") from None
+    for kind in kinds:
+        if not kind.startswith("sentence_transformers."):
+            raise UserError(
+                f"text encoder {folder} names code of its own, {kind}, which is not run; expected modules of "
+                "sentence_transformers alone"
+            )
 
 
 _SAFE = ["*.json", "*.txt", "*.model", "*.safetensors"]
