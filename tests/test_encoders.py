@@ -544,3 +544,12 @@ def test_list_shows_encoders_by_modality() -> None:
     shown = invoke("list", "encoders").stdout
     for name, modality in (("wav2vec2", "audio"), ("timm", "vision"), ("sentence-transformers", "text")):
         assert any(line.split()[:2] == [name, f"{modality}:"] for line in shown.splitlines())
+
+
+def test_a_model_that_names_code_of_its_own_is_refused_and_the_code_does_not_run(tmp_path: Path) -> None:
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "evilmod.Evil"}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    (tmp_path / "evilmod.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"names code of its own, evilmod\.Evil, which is not run"):
+        text_encoder(f"sentence-transformers:model={tmp_path}")(["a word"])
+    assert not (tmp_path / "ran").exists()

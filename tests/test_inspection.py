@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import trees
 from calling import invoke, refused
 from recordings import FAULTS, clip, write_recordings
 
@@ -110,6 +111,42 @@ def test_extract_says_what_is_absent_and_what_to_do_next(raw: Path, tmp_path: Pa
     assert result.exit_code == 0, result.output
     assert "24 utterances, 5 without voice and 5 without face" in result.output
     assert f"next: dual-bench run --dataset {tmp_path / 'out'}" in result.output.replace("\n", "")
+
+
+def test_extract_ends_with_1_where_not_one_clip_gives_anything(tmp_path: Path) -> None:
+    write_recordings(tmp_path / "raw", dict.fromkeys(range(8), "no-video"), count=8)
+    result = invoke("data", "extract", tmp_path / "raw", "--jobs", "1")
+    assert result.exit_code == 1
+    assert "not one clip gives a face" in result.stderr
+    assert (tmp_path / "raw-features" / "problems.csv").is_file()
+
+
+def test_an_encoder_for_what_is_features_already_is_refused(tmp_path: Path) -> None:
+    raw = trees.mmsa(tmp_path / "raw.pkl")
+    asked = ("--layout", "mmsa:low=-3,high=3", "--encoder", "audio=log-mel")
+    assert "has no clips of audio to encode" in refused("data", "extract", raw, *asked)
+
+
+def test_names_of_files_do_not_reach_the_terminal_as_commands(tmp_path: Path) -> None:
+    write_recordings(tmp_path / "raw", count=8)
+    (tmp_path / "raw" / "clips" / "a\x1b]0;owned\x07.mp4").write_bytes(b"")
+    result = invoke("data", "check", tmp_path / "raw", "--fast", "--jobs", "1")
+    assert "owned" in result.output
+    assert "\x1b]" not in result.output
+
+
+def test_what_no_study_can_be_made_of_is_said(tmp_path: Path) -> None:
+    manifest = write_recordings(tmp_path / "raw", count=8)
+    pd.read_csv(manifest).assign(split="train").to_csv(manifest, index=False)
+    result = invoke("data", "check", tmp_path / "raw", "--fast", "--jobs", "1")
+    assert "no study can be made of it: the validation split is empty" in result.output
+
+
+def test_a_stretch_behind_the_end_of_its_file_is_named(tmp_path: Path) -> None:
+    manifest = write_recordings(tmp_path / "raw", count=8)
+    pd.read_csv(manifest).assign(start=0, end=[1.0] * 7 + [1000.0]).to_csv(manifest, index=False)
+    found = inspect(folder.read(manifest), "folder", True, 1, silence)
+    assert found.media["audio"].beyond == found.media["vision"].beyond == ("u07",)
 
 
 @pytest.mark.parametrize(
