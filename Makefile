@@ -12,7 +12,7 @@ run: $(VENV)/.installed ## set up, and run the default study on the embedded cor
 	$(BIN)/dual-bench run
 
 test: $(VENV)/.installed-dev ## set up, and run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed-dev ## style, types and the directions of imports
 	$(BIN)/ruff check .

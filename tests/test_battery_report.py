@@ -23,8 +23,6 @@ from dual_bench.report.noise import DEPENDS, UNREACHED, Noise, gather_noise
 from dual_bench.report.render import Rendered, render
 from dual_bench.store import read_run
 
-pytestmark = pytest.mark.xdist_group("battery_report")  # what they share is made once
-
 BATTERY = Made(
     corruptions=("word-drop", "typo", "case-punctuation", "filler", WORST),
     severities=(1, 2, 3, 4, 5),

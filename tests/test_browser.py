@@ -23,8 +23,6 @@ from dual_bench.report.render import render
 from dual_bench.store import read_run, text_table
 from dual_bench.types import Condition
 
-pytestmark = pytest.mark.xdist_group("browser")  # one browser for all of them
-
 HOSTILE = "</script><!--<b>x"
 LONG = "a" * 10_000
 THEMES = ("light", "dark")

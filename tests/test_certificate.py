@@ -19,8 +19,6 @@ from dual_bench.seeding import torch_stream
 from dual_bench.store import Run, read_run
 from dual_bench.types import ANY_TEXT, Batch, Task, Widths
 
-pytestmark = pytest.mark.xdist_group("certificate")  # what they share is made once
-
 CLASSES = Task("classification", ("a", "b", "c"))
 VALUE = Task("regression", low=-3.0, high=3.0)
 ATTACKS = ["worst-case", "contradiction", "mismatch"]

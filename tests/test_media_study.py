@@ -14,8 +14,6 @@ from calling import invoke
 from dual_bench.datasets.extracted import read_record
 from dual_bench.store import Run, read_run
 
-pytestmark = pytest.mark.xdist_group("media-study")  # what they share is made once
-
 CORPUS = "synthetic:utterances=480"
 STUDY = (
     *("--models", "concat,audio-vision,text-only", "--regimes", "clean", "--corruptions", "utterance-drop"),

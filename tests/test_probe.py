@@ -24,8 +24,6 @@ from dual_bench.store import Run, read_run
 from dual_bench.training import Inputs, Queries, Resident, build, exact_repeats, predict, scores_of, without
 from dual_bench.types import ADDITIVE, MODALITIES, SUBSETS, Batch, Output, Ragged, Task, UserError, Widths, is_probe
 
-pytestmark = pytest.mark.xdist_group("probe")  # what they share is made once
-
 CLASSES = Task("classification", ("a", "b", "c"))
 VALUE = Task("regression", low=-3.0, high=3.0)
 TASKS = pytest.mark.parametrize("task", [CLASSES, VALUE], ids=["classification", "regression"])

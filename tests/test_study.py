@@ -12,8 +12,6 @@ from dual_bench import runner
 from dual_bench.plan import read_plan
 from dual_bench.store import Run, read_run
 
-pytestmark = pytest.mark.xdist_group("study")  # what they share is made once
-
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Run:

@@ -40,8 +40,6 @@ from dual_bench.features.vision import FrameDCT
 from dual_bench.seeding import generator
 from dual_bench.types import MODALITIES, SPLITS, Corpus, IntArray, Modality, UserError
 
-pytestmark = pytest.mark.xdist_group("synthetic")  # what they share is made once
-
 SUBSETS = [frozenset(s) for s in chain.from_iterable(combinations(MODALITIES, n) for n in range(4))]
 WITH_TEXT = [s for s in SUBSETS if "text" in s]
 PLANTED: tuple[Cues, ...] = ("motion", "voice-motion", "face-motion", "static")

@@ -22,8 +22,6 @@ from dual_bench.stats.intervals import Interval
 from dual_bench.store import read_run
 from dual_bench.types import MODALITIES, is_probe
 
-pytestmark = pytest.mark.xdist_group("worth_report")  # what they share is made once
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_resamples() -> Iterator[None]:
