@@ -150,6 +150,20 @@ def test_media_that_no_row_names_are_unused(tmp_path: Path) -> None:
     assert source.deviations == ("2 media files that no row names: more/x.WAV, y.mkv",)
 
 
+def test_rows_that_a_stray_quote_swallows_are_told_with_their_line(tmp_path: Path) -> None:
+    path = write(tmp_path, rows())
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines[2] = lines[2].replace("line 1", '"line 1')
+    lines[3] = lines[3].replace("line 2", 'line 2"')
+    path.write_text("\n".join(lines), encoding="utf-8")
+    source = folder.LAYOUT.read(path, classes="glad|sad")
+    assert [u.id for u in source.utterances] == ["u0", "u1", "u3", "u4", "u5"]
+    assert source.deviations[0] == "1 cell with a line break: line 3 (text); is a quote missing?"
+    path.write_text("\n".join(lines).replace("u4,test", "u4,tset"), encoding="utf-8")
+    with pytest.raises(UserError, match="line 6: split 'tset'"):
+        folder.LAYOUT.read(path)
+
+
 # ------------------------------------------------------------------------------------------------ at fault
 
 

@@ -23,7 +23,15 @@ import pandas as pd
 
 from dual_bench.catalog import did_you_mean, validated
 from dual_bench.datasets.source import Layout, Source, counted, some
-from dual_bench.datasets.table import TableSettings, check_utterances, inside, read_table, task_of, utterances_of
+from dual_bench.datasets.table import (
+    TableSettings,
+    check_utterances,
+    inside,
+    line_breaks,
+    read_table,
+    task_of,
+    utterances_of,
+)
 from dual_bench.features.media import Clip, Half
 from dual_bench.types import Modality, UserError
 
@@ -59,7 +67,9 @@ def read(path: Path, /, **settings: object) -> Source:
     media = {modality: clips[column] for modality, column in columns.items()}
     named = {clip.path for found in clips.values() for clip in found if clip}
     gone = sorted(str(p.relative_to(file.parent)) for p in named if not p.is_file())
-    deviations = [f"{counted(len(gone), 'media file')} missing: {some(gone)}"] if gone else []
+    deviations = line_breaks(table)
+    if gone:
+        deviations.append(f"{counted(len(gone), 'media file')} missing: {some(gone)}")
     unused = _unused(file.parent, named)
     if unused:
         left = [str(p.relative_to(file.parent)) for p in unused]
@@ -116,7 +126,7 @@ def _columns(table: pd.DataFrame, where: str) -> dict[Modality, str]:
 
 def _clips(table: pd.DataFrame, column: str, folder: Path) -> list[Clip | None]:
     rows = cast(Sequence[Mapping[str, str]], table.to_dict("records"))
-    return [_clip(row, row[column], folder, line) for line, row in enumerate(rows, start=2)]
+    return [_clip(row, row[column], folder, line) for line, row in zip(table.index, rows, strict=True)]
 
 
 def _clip(row: Mapping[str, str], name: str, folder: Path, line: int) -> Clip | None:

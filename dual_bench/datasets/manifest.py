@@ -63,7 +63,7 @@ def _signal(table: pd.DataFrame, modality: Modality, folder: Path) -> Signal:
     """Features of one modality, an item for each row of the manifest."""
     files: dict[str, list[NDArray[np.float32]]] = {}
     items: list[NDArray[np.float32] | None] = []
-    for line, (name, row) in enumerate(zip(table[f"{modality}_file"], table[f"{modality}_row"], strict=True), start=2):
+    for line, name, row in zip(table.index, table[f"{modality}_file"], table[f"{modality}_row"], strict=True):
         if not name:
             items.append(None)
             continue

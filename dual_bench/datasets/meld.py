@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dual_bench.catalog import did_you_mean, validated
 from dual_bench.datasets.source import Layout, Source, counted, some
-from dual_bench.datasets.table import check_columns, read_table
+from dual_bench.datasets.table import check_columns, line_breaks, read_table
 from dual_bench.features.media import Clip
 from dual_bench.types import Split, Task, UserError, Utterance
 
@@ -88,7 +88,8 @@ def read(path: Path, /, **settings: object) -> Source:
     deviations: list[str] = []
     unused: list[Path] = []
     for split, inner in CLIPS.items():
-        made = _utterances(_table(path, split, chosen), split, chosen, classes)
+        table = _table(path, split, chosen)
+        made = _utterances(table, split, chosen, classes)
         folder = _find(path, split, inner) or path / inner
         there = {p.name: p for p in folder.glob("*.mp4") if not p.name.startswith("._")}
         names = {u.id: f"{u.id.removeprefix(f'{split}_')}.mp4" for u in made}
@@ -99,6 +100,7 @@ def read(path: Path, /, **settings: object) -> Source:
         clips += [Clip(folder / read_from[u.id]) for u in made]
         left = sorted(set(there) - {*names.values(), *twins.values()})
         unused += [there[name] for name in left]
+        deviations += [f"{split}: {sentence}" for sentence in line_breaks(table)]
         if not export:
             deviations += _counts(split, made)
         if twins:
@@ -159,8 +161,8 @@ def _utterances(table: pd.DataFrame, split: str, chosen: MeldSettings, classes: 
     columns = ("Utterance", "Speaker", label, "Dialogue_ID", "Utterance_ID")
     check_columns(table, columns, where)
     made: dict[str, Utterance] = {}
-    for line, row in enumerate(zip(*(table[column] for column in columns), strict=True), start=2):
-        text, speaker, emotion, dialogue, number = row
+    rows = zip(table.index, *(table[column] for column in columns), strict=True)
+    for line, text, speaker, emotion, dialogue, number in rows:
         if not (dialogue.isdecimal() and number.isdecimal()):
             raise UserError(
                 f"{where}, line {line}: expected whole numbers as Dialogue_ID and Utterance_ID, found "
