@@ -132,6 +132,16 @@ def test_folds_values_and_transcripts_are_those_of_a_manifest(tmp_path: Path) ->
         folder.LAYOUT.read(tmp_path)
 
 
+@pytest.mark.parametrize("bound", ["low", "high"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_bound_that_is_not_finite_is_refused(tmp_path: Path, bound: str, value: str) -> None:
+    made = [row | {"value": "1"} for row in rows()]
+    for row in made:
+        del row["label"]
+    with pytest.raises(UserError, match=f"folder: {bound}: .*finite number"):
+        folder.LAYOUT.read(write(tmp_path, made), **{bound: float(value)})
+
+
 def test_a_missing_file_is_told_and_its_utterance_stays(tmp_path: Path) -> None:
     path = write(tmp_path, rows())
     (tmp_path / "media" / "4.mp4").unlink()

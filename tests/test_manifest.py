@@ -307,6 +307,7 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
     [
         ({"clases": "a|b"}, "manifest: unknown setting 'clases'; did you mean 'classes'"),
         ({"low": "deep"}, "manifest: low: .*number"),
+        ({"high": float("nan")}, "manifest: high: .*finite number"),
         ({"classes": "sad|calm"}, "line 3: label 'happy' is outside the task; known: calm, sad"),
     ],
 )

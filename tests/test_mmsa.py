@@ -189,6 +189,12 @@ def test_the_range_of_another_file_has_to_be_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_bound_that_is_not_finite_is_refused(tmp_path: Path, value: float) -> None:
+    with pytest.raises(UserError, match=r"mmsa: high: .*finite number"):
+        mmsa.LAYOUT.read(write(tmp_path, small()), low=-3, high=value)
+
+
 def test_a_value_beyond_the_range_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, counted(1368, 456, 457, 2.0))
     with pytest.raises(UserError, match=r"value -2 of 'train0\$_\$0' is outside \[-1, 1\]; .*mmsa:low"):

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from dual_bench.catalog import did_you_mean, validated
 from dual_bench.datasets import safe_pickle
@@ -65,8 +65,8 @@ class MmsaSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels: Literal["value", "annotation"] = "value"
-    low: float | None = None
-    high: float | None = None
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
     """Range of the values."""
 
 

@@ -11,7 +11,7 @@ from typing import cast
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from dual_bench.catalog import did_you_mean
 from dual_bench.datasets.source import counted, some
@@ -26,8 +26,8 @@ class TableSettings(BaseModel):
     classes: str = ""
     """Class names joined by ``|``, in the order of the scores; by default the sorted labels of the training split, or
     of all folds."""
-    low: float | None = None
-    high: float | None = None
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
     """Range of the value; by default that of the training split. With folds it has to be named."""
     licence: str = "not stated"
 
