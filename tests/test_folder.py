@@ -196,6 +196,7 @@ def test_rows_that_a_stray_quote_swallows_are_told_with_their_line(tmp_path: Pat
         (lambda made: [row.pop("file") for row in made], "expected either a column 'file' or columns 'audio'"),
         (lambda made: [row.update(file="") for row in made], "the column 'file' names no file"),
         (lambda made: [row.pop("speaker") for row in made], "column 'speaker' is missing"),
+        (set_in(3, id="u1"), "line 5: utterance id 'u1' stands twice, first in line 3"),
         (set_in(1, split="trian"), "line 3: split 'trian'; did you mean 'train'"),
     ],
 )  # fmt: skip

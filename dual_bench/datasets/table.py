@@ -110,6 +110,13 @@ def check_utterances(table: pd.DataFrame, where: str) -> None:
         if column in table and (table[column] == "").any():
             line = table.index[list(table[column]).index("")]
             raise UserError(f"{where}, line {line}: '{column}' is empty")
+    first: dict[str, int] = {}
+    for line, key in zip(table.index, table["id"], strict=True):
+        if first.setdefault(key, line) != line:
+            raise UserError(
+                f"{where}, line {line}: utterance id '{key}' stands twice, first in line {first[key]}; expected unique "
+                "ids"
+            )
     if "split" in table:
         for line, split in table["split"].items():
             if split not in SPLITS:
