@@ -5,7 +5,8 @@
 ``dev_sent_emo.csv`` and ``test_sent_emo.csv`` lie in the archives or come from
 https://github.com/declare-lab/MELD/tree/master/data/MELD. Tables and folders are looked for in the folder itself, in
 its ``MELD.Raw``, and in ``train``, ``dev`` and ``test`` of either, where unpacking tools put them. The clip of a row is
-``dia{Dialogue_ID}_utt{Utterance_ID}.mp4``; numbers start anew in each split.
+``dia{Dialogue_ID}_utt{Utterance_ID}.mp4``; numbers start anew in each split. Clips and their folders may be links, to
+another disk or anywhere: no table names a path.
 
 Known of the archives (issues of https://github.com/declare-lab/MELD):
 
