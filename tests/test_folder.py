@@ -174,6 +174,17 @@ def test_rows_that_a_stray_quote_swallows_are_told_with_their_line(tmp_path: Pat
         folder.LAYOUT.read(path)
 
 
+def test_the_sound_of_a_corpus_extracted_into_the_folder_is_not_unused(tmp_path: Path) -> None:
+    path = write(tmp_path, rows())
+    made = tmp_path / "more" / "own-features"
+    (made / "sound").mkdir(parents=True)
+    for name in ("corpus.json", "sound/0.wav", "z.wav"):
+        (made / name).touch()
+    assert folder.LAYOUT.read(path).unused == (made / "sound" / "0.wav", made / "z.wav")
+    (made / "utterances.parquet").touch()
+    assert folder.LAYOUT.read(path).unused == (made / "z.wav",)
+
+
 # ------------------------------------------------------------------------------------------------ at fault
 
 

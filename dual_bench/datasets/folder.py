@@ -22,6 +22,7 @@ from typing import cast, get_args
 import pandas as pd
 
 from dual_bench.catalog import did_you_mean, validated
+from dual_bench.datasets.extracted import RECORD, TABLE
 from dual_bench.datasets.source import Layout, Source, counted, some
 from dual_bench.datasets.table import (
     TableSettings,
@@ -158,8 +159,10 @@ def _seconds(row: Mapping[str, str], column: str, default: float, line: int) -> 
 
 
 def _unused(folder: Path, named: set[Path]) -> tuple[Path, ...]:
+    """Media files that no row names, but for the sound of corpora that were extracted into the folder."""
+    extracted = {record.parent / "sound" for record in folder.rglob(RECORD) if (record.parent / TABLE).is_file()}
     found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("._"))
-    return tuple(sorted(p for p in found if p not in named and p.is_file()))
+    return tuple(sorted(p for p in found if p not in named and p.is_file() and extracted.isdisjoint(p.parents)))
 
 
 def _recognises(path: Path) -> bool:
