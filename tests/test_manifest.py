@@ -177,6 +177,7 @@ def test_text_columns_are_transcripts(tmp_path: Path) -> None:
     [
         (renamed("cluster", "clustr"), "column 'cluster' is missing; did you mean 'clustr'"),
         (renamed("audio_row", "audiorow"), "column 'audio_row' is missing; did you mean 'audiorow'"),
+        (renamed("audio_file", "Audio_file"), "unknown column 'Audio_file'; did you mean 'audio_file'"),
         (renamed("label", "emotion"), "expected either a column 'label' or a column 'value'"),
         (renamed("split", "part"), "expected either a column 'split' or a column 'fold'"),
         (set_in(5, label="hapy"), "line 8: label 'hapy' is outside the task; did you mean 'happy'"),

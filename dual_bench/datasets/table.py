@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,6 +100,21 @@ def check_columns(table: pd.DataFrame, needed: Sequence[str], where: str) -> Non
     for column in needed:
         if column not in table:
             raise UserError(f"{where}: column '{column}' is missing{did_you_mean(column, table.columns)}")
+
+
+def check_spelling(table: pd.DataFrame, optional: Sequence[str], where: str) -> None:
+    """UserError where an ``optional`` column is missing and another, which nothing reads, is called almost so."""
+    absent = [column for column in optional if column not in table]
+    for name in table.columns:
+        plain = name.strip().lower()
+        if name.startswith(_TRANSCRIPT):
+            continue
+        near = [column for column in absent if plain.startswith(column) or column in re.split("[^a-z]", plain)]
+        near += difflib.get_close_matches(plain, absent, n=1, cutoff=0.75)
+        if near:
+            raise UserError(
+                f"{where}: unknown column '{name}'; did you mean '{near[0]}'? Give it another name if it is your own"
+            )
 
 
 def check_utterances(table: pd.DataFrame, where: str) -> None:
