@@ -230,6 +230,9 @@ def set_in(split: str, key: str, value: Any) -> Change:
         ),
         (lambda c: c["test"].update(id=c["train"]["id"]), "ids that stand twice: train0$_$0, train0$_$1"),
         (set_in("test", "regression_labels", [0, 0, 0, 0, 0, float("nan")]), "value nan of 'test1$_$2' is outside"),
+        (set_in("test", "id", [["v$_$1"], *(f"w$_${i}" for i in range(5))]), "id 0 of test is a list; expected a text"),
+        (set_in("test", "raw_text", [*"abcde", None]), "raw_text 5 of test is a NoneType; expected a text or a number"),
+        (lambda c: c.update({("valid", 1): c.pop("valid")}), "no split 'valid'; expected train, valid and test, found"),
         (set_in("test", "regression_labels", ["x"] * 6), "value nan of 'test0$_$0' is outside"),
     ],
 )
@@ -246,6 +249,9 @@ def test_an_annotation_that_is_none_is_named(tmp_path: Path) -> None:
     content = small()
     content["valid"]["annotations"][0] = "Positiv"
     with pytest.raises(UserError, match=r"annotation 'Positiv' of 'valid0\$_\$0'; did you mean 'Positive'"):
+        mmsa.LAYOUT.read(write(tmp_path, content), labels="annotation")
+    content["valid"]["annotations"][0] = ["Positive"]
+    with pytest.raises(UserError, match="annotations 0 of valid is a list; expected a text or a number"):
         mmsa.LAYOUT.read(write(tmp_path, content), labels="annotation")
 
 
@@ -265,6 +271,15 @@ def test_a_file_that_wants_to_run_something_is_refused_and_nothing_runs(tmp_path
     with pytest.raises(UserError, match=r"wants \w+\.system; only plain containers and numpy arrays are read"):
         mmsa.LAYOUT.read(write(tmp_path, content), **RANGE)
     assert not (tmp_path / "ran").exists()
+
+
+def test_labels_may_come_in_a_column_and_ids_as_texts_of_numpy(tmp_path: Path) -> None:
+    plain = mmsa.LAYOUT.read(write(tmp_path, small()), **RANGE)
+    content = small()
+    for split in content.values():
+        split["regression_labels"] = split["regression_labels"][:, None]
+        split["id"], split["annotations"] = np.array(split["id"]), [None] * len(split["id"])
+    assert mmsa.LAYOUT.read(write(tmp_path, content), **RANGE).utterances == plain.utterances
 
 
 @given(st.text(max_size=8), st.integers(0, 10**6))
