@@ -25,7 +25,8 @@ _ELEMENT = re.compile(r"[<>=|]?[biufcSUO][1-9]\d*")
 
 
 def load(path: Path) -> Any:
-    """What a pickle holds; UserError where it wants more than plain containers and arrays, holds itself, or is damaged."""
+    """What a pickle holds; UserError where it wants more than plain containers and arrays, holds itself, or is
+    damaged."""
     try:
         with path.open("rb") as file:
             _check_numbers(file)
