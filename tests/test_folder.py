@@ -132,6 +132,16 @@ def test_folds_values_and_transcripts_are_those_of_a_manifest(tmp_path: Path) ->
         folder.LAYOUT.read(tmp_path)
 
 
+@pytest.mark.parametrize("bound", ["low", "high"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_bound_that_is_not_finite_is_refused(tmp_path: Path, bound: str, value: str) -> None:
+    made = [row | {"value": "1"} for row in rows()]
+    for row in made:
+        del row["label"]
+    with pytest.raises(UserError, match=f"folder: {bound}: .*finite number"):
+        folder.LAYOUT.read(write(tmp_path, made), **{bound: float(value)})
+
+
 def test_a_missing_file_is_told_and_its_utterance_stays(tmp_path: Path) -> None:
     path = write(tmp_path, rows())
     (tmp_path / "media" / "4.mp4").unlink()
@@ -148,6 +158,44 @@ def test_media_that_no_row_names_are_unused(tmp_path: Path) -> None:
     source = folder.LAYOUT.read(path)
     assert source.unused == (tmp_path / "more" / "x.WAV", tmp_path / "y.mkv")
     assert source.deviations == ("2 media files that no row names: more/x.WAV, y.mkv",)
+
+
+def test_rows_that_a_stray_quote_swallows_are_told_with_their_line(tmp_path: Path) -> None:
+    path = write(tmp_path, rows())
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines[2] = lines[2].replace("line 1", '"line 1')
+    lines[3] = lines[3].replace("line 2", 'line 2"')
+    path.write_text("\n".join(lines), encoding="utf-8")
+    source = folder.LAYOUT.read(path, classes="glad|sad")
+    assert [u.id for u in source.utterances] == ["u0", "u1", "u3", "u4", "u5"]
+    assert source.deviations[0] == "1 cell with a line break: line 3 (text); is a quote missing?"
+    path.write_text("\n".join(lines).replace("u4,test", "u4,tset"), encoding="utf-8")
+    with pytest.raises(UserError, match="line 6: split 'tset'"):
+        folder.LAYOUT.read(path)
+
+
+def test_the_sound_of_a_corpus_extracted_into_the_folder_is_not_unused(tmp_path: Path) -> None:
+    path = write(tmp_path, rows())
+    made = tmp_path / "more" / "own-features"
+    (made / "sound").mkdir(parents=True)
+    for name in ("corpus.json", "sound/0.wav", "z.wav"):
+        (made / name).touch()
+    assert folder.LAYOUT.read(path).unused == (made / "sound" / "0.wav", made / "z.wav")
+    (made / "utterances.parquet").touch()
+    assert folder.LAYOUT.read(path).unused == (made / "z.wav",)
+
+
+def test_rows_that_name_the_same_stretch_are_told_with_their_lines(tmp_path: Path) -> None:
+    made = [row | {"start": "", "end": ""} for row in rows()]
+    made[2]["file"] = "./media/0.mp4"
+    made[3] |= {"file": "media/0.mp4", "start": "1", "end": "2"}
+    made[4] |= {"file": "media/0.mp4", "start": "1.0", "end": "2"}
+    made[5] |= {"file": "media/0.mp4", "start": "2", "end": "3"}
+    told = "2 stretches of files that several rows name: 0.mp4 (lines 2, 4), 0.mp4 (lines 5, 6)"
+    assert folder.LAYOUT.read(write(tmp_path, made)).deviations[0] == told
+    for row in made:
+        row["audio"] = row["video"] = row.pop("file")
+    assert folder.LAYOUT.read(write(tmp_path, made)).deviations[0] == told
 
 
 # ------------------------------------------------------------------------------------------------ at fault
@@ -172,6 +220,7 @@ def test_media_that_no_row_names_are_unused(tmp_path: Path) -> None:
         (lambda made: [row.pop("file") for row in made], "expected either a column 'file' or columns 'audio'"),
         (lambda made: [row.update(file="") for row in made], "the column 'file' names no file"),
         (lambda made: [row.pop("speaker") for row in made], "column 'speaker' is missing"),
+        (set_in(3, id="u1"), "line 5: utterance id 'u1' stands twice, first in line 3"),
         (set_in(1, split="trian"), "line 3: split 'trian'; did you mean 'train'"),
     ],
 )  # fmt: skip
@@ -182,6 +231,36 @@ def test_a_wrong_cell_or_column_is_named(tmp_path: Path, change: Change, message
     (home / "media" / "link.mp4").symlink_to(tmp_path / "outside.mp4")
     (home / "elsewhere").symlink_to(tmp_path)
     assert message in refused(home, change)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("Start", "start"), (" start", "start"), ("start_time", "start"), ("strat", "start"), ("clip start (s)", "start"),
+     ("END", "end"), ("end_time", "end"), ("EndTime", "end"), ("Half", "half"), ("hlaf", "half")],
+)  # fmt: skip
+def test_a_mistyped_column_is_refused_and_not_left_unread(tmp_path: Path, name: str, meant: str) -> None:
+    assert f"unknown column '{name}'; did you mean '{meant}'" in refused(tmp_path, set_in(1, **{name: "1"}))
+    written = write(tmp_path, [row | {meant: "", name: "1"} for row in rows()])
+    assert folder.LAYOUT.read(written).utterances[1].id == "u1"  # where the column is there, the other is one's own
+
+
+@pytest.mark.parametrize(("name", "meant"), [("Video", "video"), ("vidoe", "video"), ("video_file", "video")])
+def test_a_mistyped_column_of_media_is_refused(tmp_path: Path, name: str, meant: str) -> None:
+    made = [{"audio": f"media/{i}.mp4", name: f"media/{i}.mp4"} | row for i, row in enumerate(rows())]
+    for row in made:
+        del row["file"]
+    with pytest.raises(UserError, match=f"unknown column '{name}'; did you mean '{meant}'"):
+        folder.LAYOUT.read(write(tmp_path, made))
+    with pytest.raises(UserError, match="unknown column 'File'; did you mean 'file'"):
+        folder.LAYOUT.read(write(tmp_path, [row | {"File": row.pop("file")} for row in rows()]))
+
+
+@pytest.mark.parametrize("name", ["gender", "age", "video_id", "comment", "season", "speaker_id", "text_end", "value2"])
+def test_columns_of_ones_own_change_nothing(tmp_path: Path, name: str) -> None:
+    plain = folder.LAYOUT.read(write(tmp_path, rows()))
+    source = folder.LAYOUT.read(write(tmp_path, [row | {name: "1"} for row in rows()]))
+    assert (source.media, source.task) == (plain.media, plain.task)
+    assert [u.id for u in source.utterances] == [u.id for u in plain.utterances]
 
 
 def test_a_link_that_stays_inside_is_followed(tmp_path: Path) -> None:

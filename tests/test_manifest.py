@@ -177,9 +177,10 @@ def test_text_columns_are_transcripts(tmp_path: Path) -> None:
     [
         (renamed("cluster", "clustr"), "column 'cluster' is missing; did you mean 'clustr'"),
         (renamed("audio_row", "audiorow"), "column 'audio_row' is missing; did you mean 'audiorow'"),
+        (renamed("audio_file", "Audio_file"), "unknown column 'Audio_file'; did you mean 'audio_file'"),
         (renamed("label", "emotion"), "expected either a column 'label' or a column 'value'"),
         (renamed("split", "part"), "expected either a column 'split' or a column 'fold'"),
-        (set_in(5, label="hapy"), "line 7: label 'hapy' is outside the task; did you mean 'happy'"),
+        (set_in(5, label="hapy"), "line 8: label 'hapy' is outside the task; did you mean 'happy'"),
         (set_in(2, split="valdation"), "line 4: split 'valdation'; did you mean 'validation'"),
         (set_in(3, id="u1"), "utterance id 'u1' stands twice"),
         (set_in(1, audio_file="gone.npy"), r"line 3: feature file .*gone\.npy is missing"),
@@ -207,7 +208,7 @@ def test_a_wrong_cell_or_column_is_named(tmp_path: Path, change: Change, message
         (set_in(1, value="high"), "line 3: expected a number, found 'high'"),
         (set_in(1, value=""), "line 3: expected a number, found ''"),
         (set_in(1, value="inf"), "line 3: expected a number, found 'inf'"),
-        (set_in(4, value="3.5"), r"line 6: value 3\.5 is outside the task's \[-3, 3\]; .* manifest:low="),
+        (set_in(4, value="3.5"), r"line 7: value 3\.5 is outside the task's \[-3, 3\]; .* manifest:low="),
         (lambda made: [row.update(split="test") for row in made[:2]], "train split is empty"),
     ],
 )
@@ -265,10 +266,10 @@ def test_features_of_different_width_are_refused(tmp_path: Path) -> None:
     assert "audio features have different widths [2, 3]" in said
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", "id,text\nu,h\u00e9\n".encode("latin-1"), b"id\n1,2\n1,2,3\n"])
+@pytest.mark.parametrize("content", [b"", b"\n", "id,text\nu,h\u00e9\n".encode("latin-1"), b'id\n"1"2\n', b'id\n"1\n'])
 def test_a_file_that_is_no_utf8_csv_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "own.csv").write_bytes(content)
-    with pytest.raises(UserError, match=r"own\.csv is not a UTF-8 CSV|own\.csv: .*column"):
+    with pytest.raises(UserError, match=r"own\.csv is not a UTF-8 CSV"):
         read(tmp_path / "own.csv")
 
 
@@ -282,7 +283,23 @@ def test_a_manifest_that_is_not_there_or_is_a_folder_is_named(tmp_path: Path) ->
 def test_rows_longer_than_the_header_are_refused_and_not_shifted(tmp_path: Path) -> None:
     lines = [f"u{i},f{i % 2},c{i},s{i},hello, you,{i}" for i in range(6)]
     (tmp_path / "own.csv").write_text("\n".join(["id,fold,cluster,speaker,text,value", *lines]))
-    with pytest.raises(UserError, match=r"own\.csv.*(line 2|[Ee]xpected 6|fields)"):
+    with pytest.raises(UserError, match=r"own\.csv, line 2: the row has 7 fields, but the header 6"):
+        read(tmp_path / "own.csv")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_row_is_named_by_its_line_of_the_file_after_blank_lines_and_texts_of_several_lines(
+    tmp_path: Path, end: str
+) -> None:
+    lines = ["", "id,split,cluster,speaker,text,label", "", 'a,train,a,s,"one', "", 'two",x', "b,tset,b,s,hi,x"]
+    (tmp_path / "own.csv").write_bytes(end.join(lines).encode())
+    with pytest.raises(UserError, match="line 7: split 'tset'; did you mean 'test'"):
+        read(tmp_path / "own.csv")
+
+
+def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("id,split,cluster,speaker,text,label,text\na,train,a,s,one,x,two\n")
+    with pytest.raises(UserError, match=r"own\.csv: column 'text' stands twice"):
         read(tmp_path / "own.csv")
 
 
@@ -291,6 +308,7 @@ def test_rows_longer_than_the_header_are_refused_and_not_shifted(tmp_path: Path)
     [
         ({"clases": "a|b"}, "manifest: unknown setting 'clases'; did you mean 'classes'"),
         ({"low": "deep"}, "manifest: low: .*number"),
+        ({"high": float("nan")}, "manifest: high: .*finite number"),
         ({"classes": "sad|calm"}, "line 3: label 'happy' is outside the task; known: calm, sad"),
     ],
 )

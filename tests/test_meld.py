@@ -207,6 +207,15 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tree: Path) -> None:
     assert meld.LAYOUT.read(tree).utterances[-1].text == "a line"
 
 
+def test_rows_that_a_stray_quote_swallows_are_told_with_their_line(tree: Path) -> None:
+    rewrite(tree, "dev", "1,a,Ann,joy,positive,0,0", '2,"b,Bob,joy,positive,0,1', '3,c",Ann,joy,positive,0,2')
+    told = meld.LAYOUT.read(tree).deviations
+    assert told[1] == "dev: 1 cell with a line break: line 3 (Utterance); is a quote missing?"
+    rewrite(tree, "dev", '2,"b,Bob,joy,positive,0,1', '3,c",Ann,joy,positive,0,2', "4,d,Ann,jy,positive,0,3")
+    with pytest.raises(UserError, match="line 4: Emotion 'jy'; did you mean 'joy'"):
+        meld.LAYOUT.read(tree)
+
+
 # -------------------------------------------------------------------------------------------------- at fault
 
 
@@ -219,7 +228,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tree: Path) -> None:
         ("1,a,Ann,joy,positive,0,../../etc", "line 2: expected whole numbers"),
         ("1,a,Ann,joy,positive,0,0\n2,b,Bob,joy,positive,0,0", "line 3: dialogue 0 has an utterance 0 already"),
         ("1,a,Ann,joy,positive,0,0\n2,b,Bob,joy,positive,00,0", "line 3: dialogue 00 has an utterance 0 already"),
-        ("1,a, b,Ann,joy,positive,0,0", "fields"),
+        ("1,a, b,Ann,joy,positive,0,0", "line 2: the row has 8 fields, but the header 7"),
     ],
 )
 def test_a_row_at_fault_is_named(tree: Path, line: str, message: str) -> None:

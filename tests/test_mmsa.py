@@ -189,6 +189,12 @@ def test_the_range_of_another_file_has_to_be_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_bound_that_is_not_finite_is_refused(tmp_path: Path, value: float) -> None:
+    with pytest.raises(UserError, match=r"mmsa: high: .*finite number"):
+        mmsa.LAYOUT.read(write(tmp_path, small()), low=-3, high=value)
+
+
 def test_a_value_beyond_the_range_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, counted(1368, 456, 457, 2.0))
     with pytest.raises(UserError, match=r"value -2 of 'train0\$_\$0' is outside \[-1, 1\]; .*mmsa:low"):
@@ -224,6 +230,9 @@ def set_in(split: str, key: str, value: Any) -> Change:
         ),
         (lambda c: c["test"].update(id=c["train"]["id"]), "ids that stand twice: train0$_$0, train0$_$1"),
         (set_in("test", "regression_labels", [0, 0, 0, 0, 0, float("nan")]), "value nan of 'test1$_$2' is outside"),
+        (set_in("test", "id", [["v$_$1"], *(f"w$_${i}" for i in range(5))]), "id 0 of test is a list; expected a text"),
+        (set_in("test", "raw_text", [*"abcde", None]), "raw_text 5 of test is a NoneType; expected a text or a number"),
+        (lambda c: c.update({("valid", 1): c.pop("valid")}), "no split 'valid'; expected train, valid and test, found"),
         (set_in("test", "regression_labels", ["x"] * 6), "value nan of 'test0$_$0' is outside"),
     ],
 )
@@ -240,6 +249,9 @@ def test_an_annotation_that_is_none_is_named(tmp_path: Path) -> None:
     content = small()
     content["valid"]["annotations"][0] = "Positiv"
     with pytest.raises(UserError, match=r"annotation 'Positiv' of 'valid0\$_\$0'; did you mean 'Positive'"):
+        mmsa.LAYOUT.read(write(tmp_path, content), labels="annotation")
+    content["valid"]["annotations"][0] = ["Positive"]
+    with pytest.raises(UserError, match="annotations 0 of valid is a list; expected a text or a number"):
         mmsa.LAYOUT.read(write(tmp_path, content), labels="annotation")
 
 
@@ -259,6 +271,15 @@ def test_a_file_that_wants_to_run_something_is_refused_and_nothing_runs(tmp_path
     with pytest.raises(UserError, match=r"wants \w+\.system; only plain containers and numpy arrays are read"):
         mmsa.LAYOUT.read(write(tmp_path, content), **RANGE)
     assert not (tmp_path / "ran").exists()
+
+
+def test_labels_may_come_in_a_column_and_ids_as_texts_of_numpy(tmp_path: Path) -> None:
+    plain = mmsa.LAYOUT.read(write(tmp_path, small()), **RANGE)
+    content = small()
+    for split in content.values():
+        split["regression_labels"] = split["regression_labels"][:, None]
+        split["id"], split["annotations"] = np.array(split["id"]), [None] * len(split["id"])
+    assert mmsa.LAYOUT.read(write(tmp_path, content), **RANGE).utterances == plain.utterances
 
 
 @given(st.text(max_size=8), st.integers(0, 10**6))

@@ -9,6 +9,8 @@ A row is an utterance. Columns are those of a ``manifest`` (``id``, ``cluster``,
 * ``start`` and ``end``, in seconds of the file, where it holds more than the utterance; an empty cell is its beginning
   or end;
 * ``half`` (left, right, whole): where the speaker is, in a picture that shows two.
+
+Other columns are the user's own, and not read.
 """
 
 from __future__ import annotations
@@ -22,8 +24,18 @@ from typing import cast, get_args
 import pandas as pd
 
 from dual_bench.catalog import did_you_mean, validated
+from dual_bench.datasets.extracted import RECORD, TABLE
 from dual_bench.datasets.source import Layout, Source, counted, some
-from dual_bench.datasets.table import TableSettings, check_utterances, inside, read_table, task_of, utterances_of
+from dual_bench.datasets.table import (
+    TableSettings,
+    check_spelling,
+    check_utterances,
+    inside,
+    line_breaks,
+    read_table,
+    task_of,
+    utterances_of,
+)
 from dual_bench.features.media import Clip, Half
 from dual_bench.types import Modality, UserError
 
@@ -55,11 +67,13 @@ def read(path: Path, /, **settings: object) -> Source:
     task, targets = task_of(table, chosen, where, "folder")
     utterances = utterances_of(table, targets)
     columns = _columns(table, where)
-    clips = {column: _clips(table, column, file.parent) for column in set(columns.values())}
+    clips = {column: _clips(table, column, file.parent) for column in dict.fromkeys(columns.values())}
     media = {modality: clips[column] for modality, column in columns.items()}
+    deviations = line_breaks(table) + _same(table, clips)
     named = {clip.path for found in clips.values() for clip in found if clip}
     gone = sorted(str(p.relative_to(file.parent)) for p in named if not p.is_file())
-    deviations = [f"{counted(len(gone), 'media file')} missing: {some(gone)}"] if gone else []
+    if gone:
+        deviations.append(f"{counted(len(gone), 'media file')} missing: {some(gone)}")
     unused = _unused(file.parent, named)
     if unused:
         left = [str(p.relative_to(file.parent)) for p in unused]
@@ -105,6 +119,8 @@ def _manifest(path: Path) -> Path:
 def _columns(table: pd.DataFrame, where: str) -> dict[Modality, str]:
     """The column that names the media of each modality."""
     own = {modality: column for modality, column in _COLUMNS.items() if column in table}
+    media = () if "file" in table else _COLUMNS.values() if own else ("file", *_COLUMNS.values())
+    check_spelling(table, ("start", "end", "half", *media), where)
     if ("file" in table) == bool(own):
         raise UserError(f"{where}: expected either a column 'file' or columns 'audio' and 'video', or one of these")
     columns = own or dict.fromkeys(_COLUMNS, "file")
@@ -116,7 +132,20 @@ def _columns(table: pd.DataFrame, where: str) -> dict[Modality, str]:
 
 def _clips(table: pd.DataFrame, column: str, folder: Path) -> list[Clip | None]:
     rows = cast(Sequence[Mapping[str, str]], table.to_dict("records"))
-    return [_clip(row, row[column], folder, line) for line, row in enumerate(rows, start=2)]
+    return [_clip(row, row[column], folder, line) for line, row in zip(table.index, rows, strict=True)]
+
+
+def _same(table: pd.DataFrame, clips: Mapping[str, Sequence[Clip | None]]) -> list[str]:
+    """A sentence on the stretches of files that more than one row names."""
+    lines: dict[Clip, set[int]] = {}
+    for column in clips.values():
+        for line, clip in zip(table.index, column, strict=True):
+            if clip:
+                lines.setdefault(clip, set()).add(line)
+    several = {clip: sorted(rows) for clip, rows in lines.items() if len(rows) > 1}
+    found = [f"{clip.path.name} (lines {some([str(line) for line in rows])})" for clip, rows in several.items()]
+    what = counted(len(found), "stretch of a file", "stretches of files")
+    return [f"{what} that several rows name: {some(found)}"] if found else []
 
 
 def _clip(row: Mapping[str, str], name: str, folder: Path, line: int) -> Clip | None:
@@ -148,8 +177,10 @@ def _seconds(row: Mapping[str, str], column: str, default: float, line: int) -> 
 
 
 def _unused(folder: Path, named: set[Path]) -> tuple[Path, ...]:
+    """Media files that no row names, but for the sound of corpora that were extracted into the folder."""
+    extracted = {record.parent / "sound" for record in folder.rglob(RECORD) if (record.parent / TABLE).is_file()}
     found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("._"))
-    return tuple(sorted(p for p in found if p not in named and p.is_file()))
+    return tuple(sorted(p for p in found if p not in named and p.is_file() and extracted.isdisjoint(p.parents)))
 
 
 def _recognises(path: Path) -> bool:

@@ -10,6 +10,8 @@ A row is an utterance. Columns:
   the CSV and stay inside its folder. An empty file name says that the utterance lacks the modality; without these
   columns the corpus does.
 
+Other columns are the user's own, and not read.
+
 A feature file is ``.npy``: (rows, d), one step a row, or (rows, T, d); or ``.npz`` with such an array ``values`` and
 ``lengths`` (rows,) of the valid steps, or ``values`` (steps, d) and ``offsets`` (rows + 1,), sequences end to end.
 """
@@ -30,6 +32,7 @@ from dual_bench.datasets.assemble import assemble, cross_validation, official
 from dual_bench.datasets.table import (
     TableSettings,
     check_columns,
+    check_spelling,
     check_utterances,
     inside,
     read_table,
@@ -51,6 +54,7 @@ def load(data: Path, /, **settings: object) -> Corpus:
     table = read_table(path, "manifest")
     check_utterances(table, where)
     check_columns(table, [f"{m}_row" for m in ("audio", "vision") if f"{m}_file" in table], where)
+    check_spelling(table, [f"{m}_{what}" for m in ("audio", "vision") for what in ("file", "row")], where)
     task, targets = task_of(table, chosen, where, "manifest")
     utterances = utterances_of(table, targets)
     folds = cross_validation(utterances, list(table["fold"])) if "fold" in table else official(utterances)
@@ -63,7 +67,7 @@ def _signal(table: pd.DataFrame, modality: Modality, folder: Path) -> Signal:
     """Features of one modality, an item for each row of the manifest."""
     files: dict[str, list[NDArray[np.float32]]] = {}
     items: list[NDArray[np.float32] | None] = []
-    for line, (name, row) in enumerate(zip(table[f"{modality}_file"], table[f"{modality}_row"], strict=True), start=2):
+    for line, name, row in zip(table.index, table[f"{modality}_file"], table[f"{modality}_row"], strict=True):
         if not name:
             items.append(None)
             continue

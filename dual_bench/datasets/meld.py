@@ -5,7 +5,8 @@
 ``dev_sent_emo.csv`` and ``test_sent_emo.csv`` lie in the archives or come from
 https://github.com/declare-lab/MELD/tree/master/data/MELD. Tables and folders are looked for in the folder itself, in
 its ``MELD.Raw``, and in ``train``, ``dev`` and ``test`` of either, where unpacking tools put them. The clip of a row is
-``dia{Dialogue_ID}_utt{Utterance_ID}.mp4``; numbers start anew in each split.
+``dia{Dialogue_ID}_utt{Utterance_ID}.mp4``; numbers start anew in each split. Clips and their folders may be links, to
+another disk or anywhere: no table names a path.
 
 Known of the archives (issues of https://github.com/declare-lab/MELD):
 
@@ -31,7 +32,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dual_bench.catalog import did_you_mean, validated
 from dual_bench.datasets.source import Layout, Source, counted, some
-from dual_bench.datasets.table import check_columns, read_table
+from dual_bench.datasets.table import check_columns, line_breaks, read_table
 from dual_bench.features.media import Clip
 from dual_bench.types import Split, Task, UserError, Utterance
 
@@ -88,7 +89,8 @@ def read(path: Path, /, **settings: object) -> Source:
     deviations: list[str] = []
     unused: list[Path] = []
     for split, inner in CLIPS.items():
-        made = _utterances(_table(path, split, chosen), split, chosen, classes)
+        table = _table(path, split, chosen)
+        made = _utterances(table, split, chosen, classes)
         folder = _find(path, split, inner) or path / inner
         there = {p.name: p for p in folder.glob("*.mp4") if not p.name.startswith("._")}
         names = {u.id: f"{u.id.removeprefix(f'{split}_')}.mp4" for u in made}
@@ -99,6 +101,7 @@ def read(path: Path, /, **settings: object) -> Source:
         clips += [Clip(folder / read_from[u.id]) for u in made]
         left = sorted(set(there) - {*names.values(), *twins.values()})
         unused += [there[name] for name in left]
+        deviations += [f"{split}: {sentence}" for sentence in line_breaks(table)]
         if not export:
             deviations += _counts(split, made)
         if twins:
@@ -159,8 +162,8 @@ def _utterances(table: pd.DataFrame, split: str, chosen: MeldSettings, classes: 
     columns = ("Utterance", "Speaker", label, "Dialogue_ID", "Utterance_ID")
     check_columns(table, columns, where)
     made: dict[str, Utterance] = {}
-    for line, row in enumerate(zip(*(table[column] for column in columns), strict=True), start=2):
-        text, speaker, emotion, dialogue, number = row
+    rows = zip(table.index, *(table[column] for column in columns), strict=True)
+    for line, text, speaker, emotion, dialogue, number in rows:
         if not (dialogue.isdecimal() and number.isdecimal()):
             raise UserError(
                 f"{where}, line {line}: expected whole numbers as Dialogue_ID and Utterance_ID, found "

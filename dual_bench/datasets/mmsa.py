@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from dual_bench.catalog import did_you_mean, validated
 from dual_bench.datasets import safe_pickle
@@ -65,8 +65,8 @@ class MmsaSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels: Literal["value", "annotation"] = "value"
-    low: float | None = None
-    high: float | None = None
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
     """Range of the values."""
 
 
@@ -108,15 +108,19 @@ def _splits(content: object, path: Path) -> dict[str, Mapping[str, Any]]:
     for name in _SPLITS:
         split = content.get(name)
         if not isinstance(split, dict):
-            found = some(sorted(str(key) for key in content))
+            found = some(sorted(_names(content)))
             raise UserError(f"{path} has no split '{name}'; expected train, valid and test, found {found or 'nothing'}")
         for key in ("id", "raw_text"):
             if key not in split:
-                raise UserError(f"{path}: {name} has no '{key}'{did_you_mean(key, [str(k) for k in split])}")
+                raise UserError(f"{path}: {name} has no '{key}'{did_you_mean(key, _names(split))}")
         for key, value in split.items():
             if key in _COLUMNS and (not hasattr(value, "__len__") or len(value) != len(split["id"])):
                 raise UserError(f"{path}: {name} has {len(split['id'])} ids, but '{key}' is of another length")
     return {name: content[name] for name in _SPLITS}
+
+
+def _names(content: Mapping[Any, Any]) -> list[str]:
+    return [key for key in content if isinstance(key, str)]
 
 
 def _task(chosen: MmsaSettings, known: _Known | None, path: Path) -> Task:
@@ -135,9 +139,15 @@ def _task(chosen: MmsaSettings, known: _Known | None, path: Path) -> Task:
 def _utterances(name: str, split: Mapping[str, Any], task: Task, path: Path) -> list[Utterance]:
     column = "annotations" if task.kind == "classification" else "regression_labels"
     if column not in split:
-        raise UserError(f"{path}: {name} has no '{column}'{did_you_mean(column, [str(key) for key in split])}")
+        raise UserError(f"{path}: {name} has no '{column}'{did_you_mean(column, _names(split))}")
     made = []
-    for key, text, label in zip(split["id"], split["raw_text"], split[column], strict=True):
+    for i, (key, text, label) in enumerate(zip(split["id"], split["raw_text"], split[column], strict=True)):
+        plain = {"id": key, "raw_text": text} | ({column: label} if task.kind == "classification" else {})
+        for what, value in plain.items():
+            if not isinstance(value, str | int | np.generic):
+                raise UserError(
+                    f"{path}: {what} {i} of {name} is a {type(value).__name__}; expected a text or a number"
+                )
         video, separator, _ = str(key).rpartition(SEPARATOR)
         if not separator:
             raise UserError(f"{path}: id '{key}' of {name}; expected video{SEPARATOR}clip")

@@ -11,8 +11,7 @@ import math
 import pickle
 import pickletools
 import re
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,12 +25,16 @@ _ELEMENT = re.compile(r"[<>=|]?[biufcSUO][1-9]\d*")
 
 
 def load(path: Path) -> Any:
-    """What a pickle holds; UserError where it wants more than plain containers and arrays, or is damaged."""
+    """What a pickle holds; UserError where it wants more than plain containers and arrays, holds itself, or is
+    damaged."""
     try:
         with path.open("rb") as file:
             _check_numbers(file)
             file.seek(0)
-            return _Reader(file, encoding="latin1").load()
+            content = _Reader(file, encoding="latin1").load()
+            if _size(content, {}) > 16 * file.tell() + 2**20:
+                raise UserError("holds itself, or the same parts over and over; written out, they would never end")
+            return content
     except UserError as error:
         raise UserError(f"{path} is not read: it {error}") from None
     except OSError as error:
@@ -48,6 +51,25 @@ def _check_numbers(file: IO[bytes]) -> None:
     for count, (operation, value, _) in enumerate(pickletools.genops(file)):
         if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(value, int) and value > 2 * count + 256:
             raise UserError(f"numbers its parts up to {value:,}, which is more than it has")
+
+
+def _held(value: Any) -> Collection[Any]:
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    if isinstance(value, np.ndarray):
+        return value.ravel().tolist() if value.dtype.hasobject else ()
+    return value if isinstance(value, list | tuple | set | frozenset) else ()
+
+
+def _size(value: Any, known: dict[int, float]) -> float:
+    """How many things ``value`` holds, those that it holds twice counted twice; infinite where it holds itself. A file
+    of a kilobyte may hold more than can ever be looped over (https://en.wikipedia.org/wiki/Billion_laughs_attack)."""
+    if id(value) not in known:
+        known[id(value)] = math.inf
+        held = _held(value)
+        inner = (one for one in held if isinstance(one, dict | list | tuple | set | frozenset | np.ndarray))
+        known[id(value)] = len(held) + sum(_size(one, known) for one in inner)
+    return known[id(value)]
 
 
 class _Element:
@@ -89,7 +111,7 @@ class _Reader(pickle.Unpickler):
             "numpy.ndarray": "ndarray",
             "_codecs.encode": self._encode,
             "__builtin__.bytes": self._no_bytes,
-            "collections.OrderedDict": OrderedDict,
+            "collections.OrderedDict": dict,  # whose methods no attribute can hide
         }
         for core in ("numpy.core", "numpy._core"):
             known[f"{core}.multiarray._reconstruct"] = self._empty

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import difflib
 import io
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from dual_bench.catalog import did_you_mean
+from dual_bench.datasets.source import counted, some
 from dual_bench.types import SPLITS, Split, Task, UserError, Utterance
 
 _TRANSCRIPT = "text_"
@@ -23,18 +28,19 @@ class TableSettings(BaseModel):
     classes: str = ""
     """Class names joined by ``|``, in the order of the scores; by default the sorted labels of the training split, or
     of all folds."""
-    low: float | None = None
-    high: float | None = None
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
     """Range of the value; by default that of the training split. With folds it has to be named."""
     licence: str = "not stated"
 
 
 def read_table(path: Path, what: str, encoding: str = "utf-8", remedy: str = "save it as UTF-8") -> pd.DataFrame:
-    """A CSV whose cells are text; UserError, which calls the file ``what``, with the line where it is in another
-    encoding and the ``remedy``."""
+    """A CSV whose cells are text, and whose index is the line at which each row begins; cells that a row lacks at its
+    end are empty. UserError, which calls the file ``what``, with the line where it is in another encoding and the
+    ``remedy``, or where a row does not fit the header."""
     try:
         content = path.read_bytes()
-        table = pd.read_csv(io.StringIO(content.decode(encoding)), dtype=str, keep_default_na=False)
+        text = content.decode(encoding).removeprefix("\ufeff")
     except FileNotFoundError:
         raise UserError(f"{what} {path} is missing") from None
     except OSError as error:
@@ -47,11 +53,46 @@ def read_table(path: Path, what: str, encoding: str = "utf-8", remedy: str = "sa
             f"{what} {path} is not a {encoding.upper()} CSV: line {line} holds the byte 0x{content[error.start]:02x}; "
             f"{remedy}"
         ) from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
+    except UnicodeError as error:
         raise UserError(f"{what} {path} is not a {encoding.upper()} CSV: {error}") from None
-    if not isinstance(table.index, pd.RangeIndex):
-        raise UserError(f"{what} {path}: rows have more fields than the header; quote a text that holds a comma")
-    return table
+    rows: dict[int, list[str]] = {}
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    line = 1
+    try:
+        for row in reader:
+            if len(row) > 1 or "".join(row).strip():
+                rows[line] = row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(
+            f"{what} {path} is not a {encoding.upper()} CSV: the row of line {line}: {error}; is a quote missing?"
+        ) from None
+    if not rows:
+        raise UserError(f"{what} {path} is not a {encoding.upper()} CSV: it is empty")
+    header = rows.pop(next(iter(rows)))
+    for column, number in Counter(header).items():
+        if number > 1:
+            raise UserError(f"{what} {path}: column '{column}' stands twice; keep one, or rename the other")
+    for line, row in rows.items():
+        if len(row) > len(header):
+            raise UserError(
+                f"{what} {path}, line {line}: the row has {len(row)} fields, but the header {len(header)}; quote a "
+                "text that holds a comma"
+            )
+        row += [""] * (len(header) - len(row))
+    return pd.DataFrame(list(rows.values()), pd.Index(list(rows), dtype=int), header, str)
+
+
+def line_breaks(table: pd.DataFrame) -> list[str]:
+    """A sentence on the cells in which a line ends: there is none in most corpora, but where a quote is missing the
+    rows after it vanish into such a cell."""
+    found = [
+        f"line {line} ({column})"
+        for line, row in zip(table.index, table.to_numpy(), strict=True)
+        for column, cell in zip(table.columns, row, strict=True)
+        if "\n" in cell or "\r" in cell
+    ]
+    return [f"{counted(len(found), 'cell')} with a line break: {some(found)}; is a quote missing?"] if found else []
 
 
 def check_columns(table: pd.DataFrame, needed: Sequence[str], where: str) -> None:
@@ -59,6 +100,21 @@ def check_columns(table: pd.DataFrame, needed: Sequence[str], where: str) -> Non
     for column in needed:
         if column not in table:
             raise UserError(f"{where}: column '{column}' is missing{did_you_mean(column, table.columns)}")
+
+
+def check_spelling(table: pd.DataFrame, optional: Sequence[str], where: str) -> None:
+    """UserError where an ``optional`` column is missing and another, which nothing reads, is called almost so."""
+    absent = [column for column in optional if column not in table]
+    for name in table.columns:
+        plain = name.strip().lower()
+        if name.startswith(_TRANSCRIPT):
+            continue
+        near = [column for column in absent if plain.startswith(column) or column in re.split("[^a-z]", plain)]
+        near += difflib.get_close_matches(plain, absent, n=1, cutoff=0.75)
+        if near:
+            raise UserError(
+                f"{where}: unknown column '{name}'; did you mean '{near[0]}'? Give it another name if it is your own"
+            )
 
 
 def check_utterances(table: pd.DataFrame, where: str) -> None:
@@ -69,10 +125,17 @@ def check_utterances(table: pd.DataFrame, where: str) -> None:
             raise UserError(f"{where}: expected either a column '{one}' or a column '{other}'")
     for column in ("id", "cluster", "label"):
         if column in table and (table[column] == "").any():
-            line = list(table[column]).index("") + 2
+            line = table.index[list(table[column]).index("")]
             raise UserError(f"{where}, line {line}: '{column}' is empty")
+    first: dict[str, int] = {}
+    for line, key in zip(table.index, table["id"], strict=True):
+        if first.setdefault(key, line) != line:
+            raise UserError(
+                f"{where}, line {line}: utterance id '{key}' stands twice, first in line {first[key]}; expected unique "
+                "ids"
+            )
     if "split" in table:
-        for line, split in enumerate(table["split"], start=2):
+        for line, split in table["split"].items():
             if split not in SPLITS:
                 raise UserError(f"{where}, line {line}: split '{split}'{did_you_mean(split, SPLITS)}")
 
@@ -82,7 +145,7 @@ def task_of(table: pd.DataFrame, chosen: TableSettings, where: str, what: str) -
     seen = table[table["split"] == "train"] if "split" in table else table
     if "label" in table:
         names = chosen.classes.split("|") if chosen.classes else sorted(set(seen["label"]))
-        for line, label in enumerate(table["label"], start=2):
+        for line, label in table["label"].items():
             if label not in names:
                 raise UserError(
                     f"{where}, line {line}: label '{label}' is outside the task{did_you_mean(label, names)}"
@@ -95,18 +158,18 @@ def task_of(table: pd.DataFrame, chosen: TableSettings, where: str, what: str) -
         )
     values = pd.to_numeric(table["value"], errors="coerce").to_numpy(float)
     if not np.isfinite(values).all():
-        line = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise UserError(f"{where}, line {line + 2}: expected a number, found '{table['value'].iloc[line]}'")
-    trained = values[seen.index.to_numpy()]
+        line = table.index[np.flatnonzero(~np.isfinite(values))[0]]
+        raise UserError(f"{where}, line {line}: expected a number, found '{table['value'][line]}'")
+    trained = values[table.index.isin(seen.index)]
     if not len(trained):
         raise UserError(f"{where}: the train split is empty")
     low = chosen.low if chosen.low is not None else float(trained.min())
     high = chosen.high if chosen.high is not None else float(trained.max())
     outside = (values < low) | (values > high)
     if outside.any():
-        line = int(np.flatnonzero(outside)[0])
+        first = int(np.flatnonzero(outside)[0])
         raise UserError(
-            f"{where}, line {line + 2}: value {values[line]:g} is outside the task's [{low:g}, {high:g}]; "
+            f"{where}, line {table.index[first]}: value {values[first]:g} is outside the task's [{low:g}, {high:g}]; "
             f"name another range with {what}:low=…,high=…"
         )
     return Task("regression", low=low, high=high), [float(value) for value in values]
