@@ -238,6 +238,49 @@ def test_a_late_stretch_starts_right_in_every_format(tmp_path: Path, name: str, 
     assert len(sound(Clip(path, 3.22, 4.02))) == 0.8 * RATE
 
 
+STARTS = [k / 25 for k in range(13, 288, 13)]
+
+
+def long_groups(path: Path, codec: str) -> Path:
+    """Twelve seconds of numbered pictures, with few key frames."""
+    coding = {"g": "30" if path.suffix == ".mpg" else "250", "sc_threshold": "0"}
+    coding |= {} if path.suffix == ".avi" else {"bf": "2"}
+    pictures = np.concatenate([numbered(256), numbered(44)])
+    return write(path, pictures, tone(440, 12), codec=codec, coding=coding, sound_codec="mp2")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.ts", "libx264"),
+        ("a.mts", "mpeg2video"),
+        ("a.mpg", "mpeg1video"),
+        ("b.mpg", "mpeg2video"),
+        ("a.mkv", "libx264"),
+        ("a.mp4", "libx264"),
+        ("a.avi", "mpeg4"),
+    ],
+)
+def test_a_stretch_shows_what_the_whole_shows_then(tmp_path: Path, name: str, codec: str) -> None:
+    path = long_groups(tmp_path / name, codec)
+    whole = frames(Clip(path), 25, GREY)
+    assert len(set(numbers(whole))) == 256
+    for start in STARTS:
+        first = round(start * 25)
+        found = frames(Clip(path, start, start + 0.6), 25, GREY)
+        np.testing.assert_array_equal(found, whole[first : first + 15], err_msg=f"{start}")
+
+
+def test_a_seek_that_lands_too_late_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "_UNINDEXED", ())
+    path = long_groups(tmp_path / "a.ts", "libx264")
+    whole = frames(Clip(path), 25, GREY)
+    for start in STARTS:
+        first = round(start * 25)
+        found = frames(Clip(path, start, start + 0.6), 25, GREY)
+        np.testing.assert_array_equal(found, whole[first : first + 15], err_msg=f"{start}")
+
+
 def test_halves_are_cut_out_before_anything_else(tmp_path: Path) -> None:
     left, right = numbered(50, width=WIDTH), numbered(100, width=WIDTH)[50:]
     clip = write(tmp_path / "a.mp4", np.concatenate([left, right], axis=2))
@@ -401,6 +444,19 @@ def test_a_file_damaged_within_still_ends_where_it_did(tmp_path: Path, talk: Pat
     path.write_bytes(damaged)
     assert len(frames(Clip(path), 10, GREY)) == 20
     assert len(sound(Clip(path))) == len(sound(Clip(talk)))
+
+
+def test_pictures_that_a_damaged_key_frame_leaves_out_are_not_made_of_later_ones(tmp_path: Path) -> None:
+    coding = {"g": "50", "sc_threshold": "1000000000"}
+    path = write(tmp_path / "a.mkv", numbered(150), codec="mpeg2video", coding=coding)
+    with av.open(str(path)) as container:
+        _, key, _ = (bytes(packet) for packet in container.demux(video=0) if packet.is_keyframe)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(key, bytes(len(key))))
+    assert path.read_bytes() != whole
+    assert numbers(frames(Clip(path, 5, 6), 25, GREY)) == list(range(125, 150))
+    with pytest.raises(MediaError, match=r"^decodes only 1\.2 of 2\.0 s$"):
+        frames(Clip(path, 3.2, 5.2), 25, GREY)
 
 
 def test_files_that_are_none_are_refused_in_a_few_words(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ _SLACK = 0.1
 """Seconds that may always be missing: codecs round lengths to whole frames."""
 _SKIPS = ("h264", "mpeg1video", "mpeg2video")
 """Codecs that say of a frame that none refers to it. HEVC says so of one layer only."""
+_UNINDEXED = ("mpeg", "mpegts")
+"""Formats without an index: a seek guesses by the size of the file, and the times of what follows may be off."""
 _GUESSED = ("aac", "ac3", "dts", "eac3", "h264", "hevc", "m4v", "mp3", "mpegvideo")
 """Formats that state no length."""
 
@@ -121,8 +123,7 @@ def probe(path: Path) -> Facts:
         return Facts(math.nan if container.duration is None else container.duration / 1e6, pictures, sounds)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
+def _open(path: Path) -> InputContainer:
     import av
 
     if not path.exists():
@@ -133,10 +134,16 @@ def _opened(path: Path) -> Iterator[InputContainer]:
         raise MediaError("is empty (0 bytes)")
     try:
         # a file may be a list of others to open (HLS): only those on this disk
-        container = av.open(str(path.absolute()), options={"protocol_whitelist": "file", "fflags": "+genpts"})
+        return av.open(str(path.absolute()), options={"protocol_whitelist": "file", "fflags": "+genpts"})
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(f"is no media file that can be opened: {getattr(error, 'strerror', None) or error}") from None
-    with container:
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[InputContainer]:
+    import av
+
+    with _open(path) as container:
         try:
             yield container
         except av.FFmpegError as error:
@@ -162,37 +169,42 @@ class _Track:
     def __init__(self, container: InputContainer, kind: Literal["video", "audio"], clip: Clip) -> None:
         if not 0 <= clip.start < clip.end:
             raise MediaError(f"cannot be cut from {clip.start:g} to {clip.end:g} s")
-        stream = _stream(container, kind)
-        if stream is None:
-            raise MediaError(f"has no {kind} track")
-        self.container, self.stream, self.codec, self.clip = container, stream, stream.codec_context, clip
-        self.codec.thread_type = "NONE"  # threads take longer in all, and what is skipped is said packet by packet
-        self.codec.thread_count = 1
-        self.zero = (container.start_time or 0) / 1e6
+        self.kind, self.clip = kind, clip
+        self._use(container)
         self.lost = 0.0
         """Seconds of the clip whose packets the decoder refused."""
         self.own = self.any = 0.0
         """How far the packets of this track reach, and of any, of those that were read."""
 
+    def _use(self, container: InputContainer) -> None:
+        stream = _stream(container, self.kind)
+        if stream is None:
+            raise MediaError(f"has no {self.kind} track")
+        self.container, self.stream, self.codec = container, stream, stream.codec_context
+        self.codec.thread_type = "NONE"  # threads take longer in all, and what is skipped is said packet by packet
+        self.codec.thread_count = 1
+        self.zero = (container.start_time or 0) / 1e6
+
     def time(self, ticks: int) -> float:
         return float(ticks * self.stream.time_base) - self.zero
 
     def packets(self, before: float, after: float) -> list[Packet[Any]]:
-        """Those of the clip, from a key frame at least ``before`` seconds earlier to ``after`` seconds later."""
+        """Those of the clip, from a key frame at least ``before`` seconds earlier, or the first of all, to ``after``
+        seconds later."""
         from av import FFmpegError
 
         early, late = self.clip.start - before, self.clip.end + after
-        if early > 0:
+        if early > 0 and self.container.format.name not in _UNINDEXED:
             with suppress(FFmpegError):
                 self.container.seek(round((early + self.zero) / self.stream.time_base), stream=self.stream)
-                found = self._read(late)
+                found = self._read(early, late)
                 if found and found[0].pts is not None and self.time(found[0].pts) <= self.clip.start:
                     return found
-            with suppress(FFmpegError):  # it has no index, or a wrong one
-                self.container.seek(self.container.start_time or 0)
-        return self._read(late)
+            self._use(_open(self.clip.path))  # its index is missing or wrong, and no seek is sure to find the beginning
+        return self._read(early, late)
 
-    def _read(self, late: float) -> list[Packet[Any]]:
+    def _read(self, early: float, late: float) -> list[Packet[Any]]:
+        """From where the file is read: from the last key frame that is ``early`` enough, else from the first."""
         from av import FFmpegError
 
         found: list[Packet[Any]] = []
@@ -200,6 +212,8 @@ class _Track:
             for packet in self.container.demux():
                 own = packet.stream_index == self.stream.index
                 if packet.size and own and (found or packet.is_keyframe):
+                    if packet.is_keyframe and packet.pts is not None and self.time(packet.pts) <= early:
+                        found.clear()
                     found.append(packet)
                 if packet.pts is not None:
                     end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - self.zero
@@ -362,7 +376,10 @@ def _pass(
             continue
         at = track.time(ticks)
         track.bound(at)
-        shown = shown or frame
+        if shown is None:
+            shown, first = frame, packets[0].pts
+            if first is not None:  # of a damaged key frame, what is seen begins later
+                track.lost = max(track.lost, at - max(start, track.time(first)))
         show(at)
         shown = frame
         seen.append(ticks)
