@@ -29,7 +29,7 @@ T = TypeVar("T")
 Half = Literal["whole", "left", "right"]
 
 ENOUGH = 0.9
-"""Share of the length that a file states which has to decode."""
+"""Share of the length that a file states which has to decode; mp3, ADTS, MPEG streams and raw ones state none."""
 LONGEST = 3600
 """Seconds of a clip. One that seems longer is damaged, or not meant whole: it would ask for too much memory."""
 
@@ -43,6 +43,8 @@ _UNINDEXED = ("mpeg", "mpegts")
 """Formats without an index: a seek guesses by the size of the file, and the times of what follows may be off."""
 _GUESSED = ("aac", "ac3", "dts", "eac3", "h264", "hevc", "m4v", "mp3", "mpegvideo")
 """Formats that state no length."""
+_UNKNOWN = 0x7FFFF000
+"""Bytes that programs state from here on of a wav file that they write into a pipe (SoX this, ffmpeg the most)."""
 
 
 class MediaError(UserError):
@@ -255,13 +257,18 @@ class _Track:
             raise MediaError(f"ends at {reach:.1f} s, and what comes {start:.1f} s and later was asked for")
 
     def _stated(self) -> float:
-        """Where the file says that the track ends; -inf where it says nothing."""
+        """Where the file says that the track ends; -inf where it says nothing.
+
+        Of mp3, ADTS (.aac), MPEG streams (.mpg, .ts) and raw ones, what is there is the whole: they state no length,
+        and the count of frames that some mp3 files start with cannot be told from ffmpeg's guess by the bit rate.
+        """
         if self.container.format.name in _GUESSED:
             return -math.inf
-        if self.container.format.name == "avi" and self.stream.type == "video" and self.stream.average_rate:
-            return float(
-                self.stream.frames / self.stream.average_rate
-            )  # ffmpeg shortens the length to that of the file
+        # of avi and wav, ffmpeg shortens the length to that of the file
+        if self.container.format.name == "avi":
+            return float(self.stream.frames * self.stream.time_base) or -math.inf
+        if self.container.format.name == "wav" and self.stream.bit_rate and (size := _broken_off(self.clip.path)):
+            return 8 * size / float(self.stream.bit_rate)
         if self.stream.duration is not None:
             return self.time((self.stream.start_time or 0) + self.stream.duration)
         if self.container.duration is None:
@@ -269,6 +276,19 @@ class _Track:
         # Matroska states how late its last track ends. If any ends so late, the file is whole, and so is this track.
         start, end = self.clip.start, min(self.clip.end, self.container.duration / 1e6 - max(self.zero, 0))
         return self.own if self.any - start >= ENOUGH * (end - start) else end
+
+
+def _broken_off(path: Path) -> int:
+    """Bytes that a wav file states of its data, if it ends before them; else 0."""
+    with path.open("rb") as file:
+        if file.read(12)[:4] != b"RIFF":
+            return 0
+        while len(head := file.read(8)) == 8:
+            size = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                return size if size < _UNKNOWN and file.tell() + size > path.stat().st_size else 0
+            file.seek(size + size % 2, 1)
+    return 0
 
 
 # --------------------------------------------------------------------------------------------------- sound
