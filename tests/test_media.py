@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from bisect import bisect_right
@@ -490,10 +491,55 @@ def test_files_that_are_none_are_refused_in_a_few_words(tmp_path: Path) -> None:
             probe(path)
 
 
-def test_a_text_that_names_other_files_opens_none_of_them(tmp_path: Path) -> None:
-    write(tmp_path / "a.ts", numbered(50))
-    (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile http://localhost:9/{tmp_path.name}.ts\n")
-    assert refusal(tmp_path / "list.mp4")
+LISTS = {
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2.0,\n{other}\n#EXT-X-ENDLIST\n",
+    "ffconcat": "ffconcat version 1.0\nfile '{other}'\n",
+}
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("name", ["list.mp4", "list.m3u8", "list.ffconcat"])
+@pytest.mark.parametrize("kind", LISTS)
+def test_a_list_of_other_files_opens_none_of_them(tmp_path: Path, kind: str, name: str, absolute: bool) -> None:
+    other = write(tmp_path / "other.ts", numbered(50), tone(440, 2))
+    assert len(sound(Clip(other)))
+    os.utime(other, (0, 0))
+    (tmp_path / name).write_text(LISTS[kind].format(other=other if absolute else other.name))
+    assert refusal(tmp_path / name).startswith("is no media file that can be opened")
+    with pytest.raises(MediaError):
+        probe(tmp_path / name)
+    assert other.stat().st_atime == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.aiff", "pcm_s16be"),
+        ("a.au", "pcm_s16be"),
+        ("a.caf", "pcm_s16le"),
+        ("a.w64", "pcm_s16le"),
+        ("a.aac", "aac"),
+        ("a.ac3", "ac3"),
+        ("a.eac3", "eac3"),
+        ("a.m4a", "aac"),
+        ("a.mov", "aac"),
+        ("a.3gp", "aac"),
+        ("a.flv", "aac"),
+        ("a.nut", "aac"),
+        ("a.ogg", "flac"),
+        ("a.opus", "libopus"),
+        ("a.webm", "libopus"),
+        ("a.wma", "pcm_s16le"),
+        ("a.wtv", "mp2"),
+        ("a.wv", "wavpack"),
+        ("a.tta", "tta"),
+        ("a.vob", "mp2"),
+        ("a.mts", "aac"),
+    ],
+)
+def test_sound_of_any_usual_format_is_read(tmp_path: Path, name: str, codec: str) -> None:
+    heard = sound(Clip(write(tmp_path / name, sound=tone(440, 1), sound_codec=codec)))
+    assert hertz_and_level(heard)[0] == pytest.approx(440, abs=1)
 
 
 def test_a_wrong_extension_does_no_harm(tmp_path: Path) -> None:

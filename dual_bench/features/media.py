@@ -39,6 +39,13 @@ _SLACK = 0.1
 """Seconds that may always be missing: codecs round lengths to whole frames."""
 _SKIPS = ("h264", "mpeg1video", "mpeg2video")
 """Codecs that say of a frame that none refers to it. HEVC says so of one layer only."""
+_FORMATS = (
+    "3gp aac ac3 aiff amr amrnb amrwb ape asf au avi caf dts dv eac3 flac flv h264 hevc ivf loas m4v matroska mov mp3 mp4 "
+    "mpeg mpegts mpegvideo mxf nistsphere nut obu ogg rm tta voc w64 wav webm wtv wv"
+)
+"""ffmpeg's names of the formats that are read. None is a list of other files (HLS, DASH, ffconcat, SDP, IMF): whoever
+makes one could have any file of this disk read in its place."""
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS.replace(" ", ","), "fflags": "+genpts"}
 _UNINDEXED = ("mpeg", "mpegts")
 """Formats without an index: a seek guesses by the size of the file, and the times of what follows may be off."""
 _GUESSED = ("aac", "ac3", "dts", "eac3", "h264", "hevc", "m4v", "mp3", "mpegvideo")
@@ -135,8 +142,9 @@ def _open(path: Path) -> InputContainer:
     if not path.stat().st_size:
         raise MediaError("is empty (0 bytes)")
     try:
-        # a file may be a list of others to open (HLS): only those on this disk
-        return av.open(str(path.absolute()), options={"protocol_whitelist": "file", "fflags": "+genpts"})
+        return av.open(str(path.absolute()), options=_OPTIONS)
+    except av.ArgumentError:  # what ffmpeg says of a format that is not on the list
+        raise MediaError("is no media file that can be opened, or of a format that is not read") from None
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(f"is no media file that can be opened: {getattr(error, 'strerror', None) or error}") from None
 
