@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from media import HEIGHT, WIDTH, numbered, numbers, tone, write
 from numpy.typing import NDArray
 
-from dual_bench.features import faces, media
+from dual_bench.features import decode, faces, media
 from dual_bench.features.media import Clip, MediaError, Picture, PictureFacts, SoundFacts, frames, probe, sound
 from dual_bench.seeding import generator
 from dual_bench.types import UserError
@@ -592,6 +592,33 @@ def test_times_and_rates_that_only_damage_explains_are_refused(tmp_path: Path) -
         sound(Clip(write(tmp_path / "a.wav", sound=tone(440, 1, 1000), rate=1000, sound_codec="pcm_s16le")))
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError("division\nby zero"), MemoryError(), ValueError("odd")])
+def test_an_error_that_nobody_thought_of_costs_one_clip(
+    talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(decode, "sound", fail)
+    monkeypatch.setattr(decode, "frames", fail)
+    said = " ".join(f"cannot be decoded: {type(error).__name__}: {error}".split())
+    assert decode.write_sound(Clip(talk), tmp_path / "a.wav") == said
+    assert decode.pictures(Clip(talk), 10, GREY) == said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_ends_an_extraction(talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise UserError("finding faces needs dlib")
+
+    monkeypatch.setattr(decode, "sound", fail)
+    monkeypatch.setattr(decode, "frames", fail)
+    with pytest.raises(UserError, match=r"^finding faces needs dlib$"):
+        decode.pictures(Clip(talk), 10, GREY)
+    with pytest.raises(UserError, match=r"^finding faces needs dlib$"):
+        decode.write_sound(Clip(talk), tmp_path / "a.wav")
+
+
 @given(data=st.data(), name=st.sampled_from(["talk.mp4", "talk.mkv", "talk.mpg", "talk.wav"]))
 @settings(max_examples=60)
 def test_any_damage_gives_arrays_or_a_refusal(fragile: Path, data: st.DataObject, name: str) -> None:
@@ -658,6 +685,17 @@ def test_pictures_of_a_face_show_the_face(shared_data: Path) -> None:
 def test_a_clip_without_a_face_is_refused(talk: Path) -> None:
     with pytest.raises(MediaError, match=r"^shows no face that can be found$"):
         frames(Clip(talk, 0, 0.3), 10, Picture(32, 32, colour=False, face=True))
+
+
+@pytest.mark.parametrize("half", ["whole", "left", "right"])
+@pytest.mark.parametrize(("height", "width"), [(64, 1), (4000, 2), (2, 2000)])
+def test_a_strip_shows_pictures_but_no_face(tmp_path: Path, height: int, width: int, half: media.Half) -> None:
+    path = write(tmp_path / "a.mov", np.full((1, height, width), 200, np.uint8), codec="png", pixels="gray")
+    for crop in (True, False):
+        (found,) = frames(Clip(path, half=half), 25, Picture(32, 32, colour=False, crop=crop))
+        np.testing.assert_array_equal(found, np.full((32, 32), 200))
+    with pytest.raises(MediaError, match=r"^shows no face that can be found$"):
+        frames(Clip(path, half=half), 25, Picture(32, 32, colour=False, face=True))
 
 
 def test_without_dlib_faces_name_what_to_install(talk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

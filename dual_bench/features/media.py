@@ -40,8 +40,8 @@ _SLACK = 0.1
 _SKIPS = ("h264", "mpeg1video", "mpeg2video")
 """Codecs that say of a frame that none refers to it. HEVC says so of one layer only."""
 _FORMATS = (
-    "3gp aac ac3 aiff amr amrnb amrwb ape asf au avi caf dts dv eac3 flac flv h264 hevc ivf loas m4v matroska mov mp3 mp4 "
-    "mpeg mpegts mpegvideo mxf nistsphere nut obu ogg rm tta voc w64 wav webm wtv wv"
+    "3gp aac ac3 aiff amr amrnb amrwb ape asf au avi caf dts dv eac3 flac flv h264 hevc ivf loas m4v matroska mov mp3 "
+    "mp4 mpeg mpegts mpegvideo mxf nistsphere nut obu ogg rm tta voc w64 wav webm wtv wv"
 )
 """ffmpeg's names of the formats that are read. None is a list of other files (HLS, DASH, ffconcat, SDP, IMF): whoever
 makes one could have any file of this disk read in its place."""
