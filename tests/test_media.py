@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from bisect import bisect_right
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from media import HEIGHT, WIDTH, numbered, numbers, tone, write
 from numpy.typing import NDArray
 
-from dual_bench.features import faces, media
+from dual_bench.features import decode, faces, media
 from dual_bench.features.media import Clip, MediaError, Picture, PictureFacts, SoundFacts, frames, probe, sound
 from dual_bench.seeding import generator
 from dual_bench.types import UserError
@@ -238,6 +239,49 @@ def test_a_late_stretch_starts_right_in_every_format(tmp_path: Path, name: str, 
     assert len(sound(Clip(path, 3.22, 4.02))) == 0.8 * RATE
 
 
+STARTS = [k / 25 for k in range(13, 288, 13)]
+
+
+def long_groups(path: Path, codec: str) -> Path:
+    """Twelve seconds of numbered pictures, with few key frames."""
+    coding = {"g": "30" if path.suffix == ".mpg" else "250", "sc_threshold": "0"}
+    coding |= {} if path.suffix == ".avi" else {"bf": "2"}
+    pictures = np.concatenate([numbered(256), numbered(44)])
+    return write(path, pictures, tone(440, 12), codec=codec, coding=coding, sound_codec="mp2")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.ts", "libx264"),
+        ("a.mts", "mpeg2video"),
+        ("a.mpg", "mpeg1video"),
+        ("b.mpg", "mpeg2video"),
+        ("a.mkv", "libx264"),
+        ("a.mp4", "libx264"),
+        ("a.avi", "mpeg4"),
+    ],
+)
+def test_a_stretch_shows_what_the_whole_shows_then(tmp_path: Path, name: str, codec: str) -> None:
+    path = long_groups(tmp_path / name, codec)
+    whole = frames(Clip(path), 25, GREY)
+    assert len(set(numbers(whole))) == 256
+    for start in STARTS:
+        first = round(start * 25)
+        found = frames(Clip(path, start, start + 0.6), 25, GREY)
+        np.testing.assert_array_equal(found, whole[first : first + 15], err_msg=f"{start}")
+
+
+def test_a_seek_that_lands_too_late_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "_UNINDEXED", ())
+    path = long_groups(tmp_path / "a.ts", "libx264")
+    whole = frames(Clip(path), 25, GREY)
+    for start in STARTS:
+        first = round(start * 25)
+        found = frames(Clip(path, start, start + 0.6), 25, GREY)
+        np.testing.assert_array_equal(found, whole[first : first + 15], err_msg=f"{start}")
+
+
 def test_halves_are_cut_out_before_anything_else(tmp_path: Path) -> None:
     left, right = numbered(50, width=WIDTH), numbered(100, width=WIDTH)[50:]
     clip = write(tmp_path / "a.mp4", np.concatenate([left, right], axis=2))
@@ -376,8 +420,7 @@ def test_a_file_that_breaks_off_says_how_much_of_it_decodes(tmp_path: Path, name
     codecs = {"codec": "mpeg4", "sound_codec": "mp2"} if name == "a.avi" else {}
     front = {"container": {"movflags": "faststart"}} if name == "a.mp4" else {}
     path = write(tmp_path / name, noise, tone(440, 3), **codecs, **front)
-    readers = [lambda clip: frames(clip, 10, GREY), *([] if name == "a.avi" else [sound])]
-    for read in readers:
+    for read in (lambda clip: frames(clip, 10, GREY), sound):
         whole = read(Clip(path))
         with pytest.raises(MediaError, match=r"^decodes only 1\.\d of 3\.\d s$"):
             read(Clip(cut(path, 0.5)))
@@ -385,6 +428,26 @@ def test_a_file_that_breaks_off_says_how_much_of_it_decodes(tmp_path: Path, name
         assert 0.9 * len(whole) <= len(kept) <= len(whole)
         np.testing.assert_array_equal(kept[: len(whole) * 8 // 10], whole[: len(whole) * 8 // 10])
         np.testing.assert_array_equal(read(Clip(cut(path, 0.5), 0, 1)), read(Clip(path, 0, 1)))
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_s24le", "pcm_f32le"])
+def test_a_wav_that_breaks_off_says_how_much_of_it_decodes(tmp_path: Path, codec: str) -> None:
+    path = write(tmp_path / "a.wav", sound=tone(440, 2), sound_codec=codec)
+    with pytest.raises(MediaError, match=r"^decodes only 1\.0 of 2\.0 s$"):
+        sound(Clip(cut(path, 0.5)))
+    assert len(sound(Clip(cut(path, 0.95)))) == pytest.approx(1.9 * RATE, abs=0.02 * RATE)
+    np.testing.assert_array_equal(sound(Clip(cut(path, 0.5), 0, 0.9)), sound(Clip(path, 0, 0.9)))
+
+
+@pytest.mark.parametrize("size", [0, 36, 0x7FFFF024, 0xFFFFFFFF])
+def test_a_wav_that_does_not_know_its_size_is_whole(tmp_path: Path, size: int) -> None:
+    path = write(tmp_path / "a.wav", sound=tone(440, 2), sound_codec="pcm_s16le")
+    written = bytearray(path.read_bytes())
+    place = written.index(b"data") + 4
+    written[4:8] = size.to_bytes(4, "little")
+    written[place : place + 4] = max(0, size - 36).to_bytes(4, "little")
+    path.write_bytes(written)
+    assert len(sound(Clip(path))) == 2 * RATE
 
 
 def test_an_mp4_without_its_index_cannot_be_opened(tmp_path: Path) -> None:
@@ -403,6 +466,19 @@ def test_a_file_damaged_within_still_ends_where_it_did(tmp_path: Path, talk: Pat
     assert len(sound(Clip(path))) == len(sound(Clip(talk)))
 
 
+def test_pictures_that_a_damaged_key_frame_leaves_out_are_not_made_of_later_ones(tmp_path: Path) -> None:
+    coding = {"g": "50", "sc_threshold": "1000000000"}
+    path = write(tmp_path / "a.mkv", numbered(150), codec="mpeg2video", coding=coding)
+    with av.open(str(path)) as container:
+        _, key, _ = (bytes(packet) for packet in container.demux(video=0) if packet.is_keyframe)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(key, bytes(len(key))))
+    assert path.read_bytes() != whole
+    assert numbers(frames(Clip(path, 5, 6), 25, GREY)) == list(range(125, 150))
+    with pytest.raises(MediaError, match=r"^decodes only 1\.2 of 2\.0 s$"):
+        frames(Clip(path, 3.2, 5.2), 25, GREY)
+
+
 def test_files_that_are_none_are_refused_in_a_few_words(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.mp4") == "is missing"
     assert refusal(tmp_path) == "is no file"
@@ -415,10 +491,55 @@ def test_files_that_are_none_are_refused_in_a_few_words(tmp_path: Path) -> None:
             probe(path)
 
 
-def test_a_text_that_names_other_files_opens_none_of_them(tmp_path: Path) -> None:
-    write(tmp_path / "a.ts", numbered(50))
-    (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile http://localhost:9/{tmp_path.name}.ts\n")
-    assert refusal(tmp_path / "list.mp4")
+LISTS = {
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2.0,\n{other}\n#EXT-X-ENDLIST\n",
+    "ffconcat": "ffconcat version 1.0\nfile '{other}'\n",
+}
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("name", ["list.mp4", "list.m3u8", "list.ffconcat"])
+@pytest.mark.parametrize("kind", LISTS)
+def test_a_list_of_other_files_opens_none_of_them(tmp_path: Path, kind: str, name: str, absolute: bool) -> None:
+    other = write(tmp_path / "other.ts", numbered(50), tone(440, 2))
+    assert len(sound(Clip(other)))
+    os.utime(other, (0, 0))
+    (tmp_path / name).write_text(LISTS[kind].format(other=other if absolute else other.name))
+    assert refusal(tmp_path / name).startswith("is no media file that can be opened")
+    with pytest.raises(MediaError):
+        probe(tmp_path / name)
+    assert other.stat().st_atime == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.aiff", "pcm_s16be"),
+        ("a.au", "pcm_s16be"),
+        ("a.caf", "pcm_s16le"),
+        ("a.w64", "pcm_s16le"),
+        ("a.aac", "aac"),
+        ("a.ac3", "ac3"),
+        ("a.eac3", "eac3"),
+        ("a.m4a", "aac"),
+        ("a.mov", "aac"),
+        ("a.3gp", "aac"),
+        ("a.flv", "aac"),
+        ("a.nut", "aac"),
+        ("a.ogg", "flac"),
+        ("a.opus", "libopus"),
+        ("a.webm", "libopus"),
+        ("a.wma", "pcm_s16le"),
+        ("a.wtv", "mp2"),
+        ("a.wv", "wavpack"),
+        ("a.tta", "tta"),
+        ("a.vob", "mp2"),
+        ("a.mts", "aac"),
+    ],
+)
+def test_sound_of_any_usual_format_is_read(tmp_path: Path, name: str, codec: str) -> None:
+    heard = sound(Clip(write(tmp_path / name, sound=tone(440, 1), sound_codec=codec)))
+    assert hertz_and_level(heard)[0] == pytest.approx(440, abs=1)
 
 
 def test_a_wrong_extension_does_no_harm(tmp_path: Path) -> None:
@@ -469,6 +590,33 @@ def test_times_and_rates_that_only_damage_explains_are_refused(tmp_path: Path) -
         sound(Clip(write(tmp_path / "a.mka", sound=tone(440), sound_codec="pcm_s16le", sound_times=[0, 4000])))
     with pytest.raises(MediaError, match=r"^has sound at 1000 Hz; expected 4000 to 192000 Hz$"):
         sound(Clip(write(tmp_path / "a.wav", sound=tone(440, 1, 1000), rate=1000, sound_codec="pcm_s16le")))
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("division\nby zero"), MemoryError(), ValueError("odd")])
+def test_an_error_that_nobody_thought_of_costs_one_clip(
+    talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(decode, "sound", fail)
+    monkeypatch.setattr(decode, "frames", fail)
+    said = " ".join(f"cannot be decoded: {type(error).__name__}: {error}".split())
+    assert decode.write_sound(Clip(talk), tmp_path / "a.wav") == said
+    assert decode.pictures(Clip(talk), 10, GREY) == said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_ends_an_extraction(talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise UserError("finding faces needs dlib")
+
+    monkeypatch.setattr(decode, "sound", fail)
+    monkeypatch.setattr(decode, "frames", fail)
+    with pytest.raises(UserError, match=r"^finding faces needs dlib$"):
+        decode.pictures(Clip(talk), 10, GREY)
+    with pytest.raises(UserError, match=r"^finding faces needs dlib$"):
+        decode.write_sound(Clip(talk), tmp_path / "a.wav")
 
 
 @given(data=st.data(), name=st.sampled_from(["talk.mp4", "talk.mkv", "talk.mpg", "talk.wav"]))
@@ -537,6 +685,17 @@ def test_pictures_of_a_face_show_the_face(shared_data: Path) -> None:
 def test_a_clip_without_a_face_is_refused(talk: Path) -> None:
     with pytest.raises(MediaError, match=r"^shows no face that can be found$"):
         frames(Clip(talk, 0, 0.3), 10, Picture(32, 32, colour=False, face=True))
+
+
+@pytest.mark.parametrize("half", ["whole", "left", "right"])
+@pytest.mark.parametrize(("height", "width"), [(64, 1), (4000, 2), (2, 2000)])
+def test_a_strip_shows_pictures_but_no_face(tmp_path: Path, height: int, width: int, half: media.Half) -> None:
+    path = write(tmp_path / "a.mov", np.full((1, height, width), 200, np.uint8), codec="png", pixels="gray")
+    for crop in (True, False):
+        (found,) = frames(Clip(path, half=half), 25, Picture(32, 32, colour=False, crop=crop))
+        np.testing.assert_array_equal(found, np.full((32, 32), 200))
+    with pytest.raises(MediaError, match=r"^shows no face that can be found$"):
+        frames(Clip(path, half=half), 25, Picture(32, 32, colour=False, face=True))
 
 
 def test_without_dlib_faces_name_what_to_install(talk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dual_bench.features.media import Clip, MediaError, Picture, frames, sound
+from dual_bench.types import UserError
 
+T = TypeVar("T")
 SAMPLE_RATE = 16_000
 """Hz."""
 CRASHED = "makes the decoder crash"
+
+
+def attempt(read: Callable[[], T]) -> T | str:
+    """What ``read()`` makes of a clip, or the reason why nothing: a file that nobody has thought of costs its own clip,
+    and none of the others. UserError: a package is missing."""
+    try:
+        return read()
+    except MediaError as error:
+        return str(error)
+    except UserError:
+        raise
+    except Exception as error:
+        return " ".join(f"cannot be decoded: {type(error).__name__}: {error}".split())
 
 
 def write_sound(clip: Clip, path: Path) -> str:
@@ -20,10 +37,9 @@ def write_sound(clip: Clip, path: Path) -> str:
     else an empty string."""
     from scipy.io import wavfile
 
-    try:
-        samples = sound(clip)
-    except MediaError as error:
-        return str(error)
+    samples = attempt(lambda: sound(clip))
+    if isinstance(samples, str):
+        return samples
     if not len(samples):
         return "has no sound there"
     scale = -float(np.iinfo(np.int16).min)
@@ -39,8 +55,5 @@ def write_sound(clip: Clip, path: Path) -> str:
 
 def pictures(clip: Clip, rate: float, picture: Picture) -> NDArray[np.uint8] | str:
     """``rate`` pictures a second, or the reason why there are none."""
-    try:
-        found = frames(clip, rate, picture)
-    except MediaError as error:
-        return str(error)
+    found = attempt(lambda: frames(clip, rate, picture))
     return found if len(found) else "has no picture there"

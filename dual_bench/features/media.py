@@ -29,7 +29,7 @@ T = TypeVar("T")
 Half = Literal["whole", "left", "right"]
 
 ENOUGH = 0.9
-"""Share of the length that a file states which has to decode."""
+"""Share of the length that a file states which has to decode; mp3, ADTS, MPEG streams and raw ones state none."""
 LONGEST = 3600
 """Seconds of a clip. One that seems longer is damaged, or not meant whole: it would ask for too much memory."""
 
@@ -39,8 +39,19 @@ _SLACK = 0.1
 """Seconds that may always be missing: codecs round lengths to whole frames."""
 _SKIPS = ("h264", "mpeg1video", "mpeg2video")
 """Codecs that say of a frame that none refers to it. HEVC says so of one layer only."""
+_FORMATS = (
+    "3gp aac ac3 aiff amr amrnb amrwb ape asf au avi caf dts dv eac3 flac flv h264 hevc ivf loas m4v matroska mov mp3 "
+    "mp4 mpeg mpegts mpegvideo mxf nistsphere nut obu ogg rm tta voc w64 wav webm wtv wv"
+)
+"""ffmpeg's names of the formats that are read. None is a list of other files (HLS, DASH, ffconcat, SDP, IMF): whoever
+makes one could have any file of this disk read in its place."""
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS.replace(" ", ","), "fflags": "+genpts"}
+_UNINDEXED = ("mpeg", "mpegts")
+"""Formats without an index: a seek guesses by the size of the file, and the times of what follows may be off."""
 _GUESSED = ("aac", "ac3", "dts", "eac3", "h264", "hevc", "m4v", "mp3", "mpegvideo")
 """Formats that state no length."""
+_UNKNOWN = 0x7FFFF000
+"""Bytes that programs state from here on of a wav file that they write into a pipe (SoX this, ffmpeg the most)."""
 
 
 class MediaError(UserError):
@@ -121,8 +132,7 @@ def probe(path: Path) -> Facts:
         return Facts(math.nan if container.duration is None else container.duration / 1e6, pictures, sounds)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
+def _open(path: Path) -> InputContainer:
     import av
 
     if not path.exists():
@@ -132,11 +142,18 @@ def _opened(path: Path) -> Iterator[InputContainer]:
     if not path.stat().st_size:
         raise MediaError("is empty (0 bytes)")
     try:
-        # a file may be a list of others to open (HLS): only those on this disk
-        container = av.open(str(path.absolute()), options={"protocol_whitelist": "file", "fflags": "+genpts"})
+        return av.open(str(path.absolute()), options=_OPTIONS)
+    except av.ArgumentError:  # what ffmpeg says of a format that is not on the list
+        raise MediaError("is no media file that can be opened, or of a format that is not read") from None
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(f"is no media file that can be opened: {getattr(error, 'strerror', None) or error}") from None
-    with container:
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[InputContainer]:
+    import av
+
+    with _open(path) as container:
         try:
             yield container
         except av.FFmpegError as error:
@@ -162,37 +179,42 @@ class _Track:
     def __init__(self, container: InputContainer, kind: Literal["video", "audio"], clip: Clip) -> None:
         if not 0 <= clip.start < clip.end:
             raise MediaError(f"cannot be cut from {clip.start:g} to {clip.end:g} s")
-        stream = _stream(container, kind)
-        if stream is None:
-            raise MediaError(f"has no {kind} track")
-        self.container, self.stream, self.codec, self.clip = container, stream, stream.codec_context, clip
-        self.codec.thread_type = "NONE"  # threads take longer in all, and what is skipped is said packet by packet
-        self.codec.thread_count = 1
-        self.zero = (container.start_time or 0) / 1e6
+        self.kind, self.clip = kind, clip
+        self._use(container)
         self.lost = 0.0
         """Seconds of the clip whose packets the decoder refused."""
         self.own = self.any = 0.0
         """How far the packets of this track reach, and of any, of those that were read."""
 
+    def _use(self, container: InputContainer) -> None:
+        stream = _stream(container, self.kind)
+        if stream is None:
+            raise MediaError(f"has no {self.kind} track")
+        self.container, self.stream, self.codec = container, stream, stream.codec_context
+        self.codec.thread_type = "NONE"  # threads take longer in all, and what is skipped is said packet by packet
+        self.codec.thread_count = 1
+        self.zero = (container.start_time or 0) / 1e6
+
     def time(self, ticks: int) -> float:
         return float(ticks * self.stream.time_base) - self.zero
 
     def packets(self, before: float, after: float) -> list[Packet[Any]]:
-        """Those of the clip, from a key frame at least ``before`` seconds earlier to ``after`` seconds later."""
+        """Those of the clip, from a key frame at least ``before`` seconds earlier, or the first of all, to ``after``
+        seconds later."""
         from av import FFmpegError
 
         early, late = self.clip.start - before, self.clip.end + after
-        if early > 0:
+        if early > 0 and self.container.format.name not in _UNINDEXED:
             with suppress(FFmpegError):
                 self.container.seek(round((early + self.zero) / self.stream.time_base), stream=self.stream)
-                found = self._read(late)
+                found = self._read(early, late)
                 if found and found[0].pts is not None and self.time(found[0].pts) <= self.clip.start:
                     return found
-            with suppress(FFmpegError):  # it has no index, or a wrong one
-                self.container.seek(self.container.start_time or 0)
-        return self._read(late)
+            self._use(_open(self.clip.path))  # its index is missing or wrong, and no seek is sure to find the beginning
+        return self._read(early, late)
 
-    def _read(self, late: float) -> list[Packet[Any]]:
+    def _read(self, early: float, late: float) -> list[Packet[Any]]:
+        """From where the file is read: from the last key frame that is ``early`` enough, else from the first."""
         from av import FFmpegError
 
         found: list[Packet[Any]] = []
@@ -200,6 +222,8 @@ class _Track:
             for packet in self.container.demux():
                 own = packet.stream_index == self.stream.index
                 if packet.size and own and (found or packet.is_keyframe):
+                    if packet.is_keyframe and packet.pts is not None and self.time(packet.pts) <= early:
+                        found.clear()
                     found.append(packet)
                 if packet.pts is not None:
                     end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - self.zero
@@ -241,13 +265,18 @@ class _Track:
             raise MediaError(f"ends at {reach:.1f} s, and what comes {start:.1f} s and later was asked for")
 
     def _stated(self) -> float:
-        """Where the file says that the track ends; -inf where it says nothing."""
+        """Where the file says that the track ends; -inf where it says nothing.
+
+        Of mp3, ADTS (.aac), MPEG streams (.mpg, .ts) and raw ones, what is there is the whole: they state no length,
+        and the count of frames that some mp3 files start with cannot be told from ffmpeg's guess by the bit rate.
+        """
         if self.container.format.name in _GUESSED:
             return -math.inf
-        if self.container.format.name == "avi" and self.stream.type == "video" and self.stream.average_rate:
-            return float(
-                self.stream.frames / self.stream.average_rate
-            )  # ffmpeg shortens the length to that of the file
+        # of avi and wav, ffmpeg shortens the length to that of the file
+        if self.container.format.name == "avi":
+            return float(self.stream.frames * self.stream.time_base) or -math.inf
+        if self.container.format.name == "wav" and self.stream.bit_rate and (size := _broken_off(self.clip.path)):
+            return 8 * size / float(self.stream.bit_rate)
         if self.stream.duration is not None:
             return self.time((self.stream.start_time or 0) + self.stream.duration)
         if self.container.duration is None:
@@ -255,6 +284,19 @@ class _Track:
         # Matroska states how late its last track ends. If any ends so late, the file is whole, and so is this track.
         start, end = self.clip.start, min(self.clip.end, self.container.duration / 1e6 - max(self.zero, 0))
         return self.own if self.any - start >= ENOUGH * (end - start) else end
+
+
+def _broken_off(path: Path) -> int:
+    """Bytes that a wav file states of its data, if it ends before them; else 0."""
+    with path.open("rb") as file:
+        if file.read(12)[:4] != b"RIFF":
+            return 0
+        while len(head := file.read(8)) == 8:
+            size = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                return size if size < _UNKNOWN and file.tell() + size > path.stat().st_size else 0
+            file.seek(size + size % 2, 1)
+    return 0
 
 
 # --------------------------------------------------------------------------------------------------- sound
@@ -362,7 +404,10 @@ def _pass(
             continue
         at = track.time(ticks)
         track.bound(at)
-        shown = shown or frame
+        if shown is None:
+            shown, first = frame, packets[0].pts
+            if first is not None:  # of a damaged key frame, what is seen begins later
+                track.lost = max(track.lost, at - max(start, track.time(first)))
         show(at)
         shown = frame
         seen.append(ticks)

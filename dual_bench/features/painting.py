@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Box = tuple[int, int, int, int]
 """Left, top, width, height."""
 
+_NARROW = 8
+"""Times as long as wide, in whichever direction: no face is searched for in a strip."""
 _FLAGS = "area+accurate_rnd+bitexact+full_chroma_int"
 """Of swscale: the same pixels on every machine."""
 _UPRIGHT: dict[int, list[tuple[str, str | None]]] = {
@@ -73,6 +75,8 @@ class Finder:
 
     def __call__(self, frame: VideoFrame) -> faces.Square | None:
         box = _part(frame, self.half)
+        if not 1 / _NARROW < box[2] / box[3] < _NARROW:
+            return None
         return faces.largest(self._scaled(frame, box, (faces.WIDTH, round(box[3] * faces.WIDTH / box[2])), False))
 
 
@@ -81,7 +85,8 @@ def _part(frame: VideoFrame, half: Half) -> Box:
     width, height = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
     if half == "whole":
         return 0, 0, width, height
-    return (0 if half == "left" else width - width // 2), 0, width // 2, height
+    part = max(1, width // 2)
+    return (0 if half == "left" else width - part), 0, part, height
 
 
 def _graph(frame: VideoFrame, box: Box, size: tuple[int, int], colour: bool) -> Graph:
