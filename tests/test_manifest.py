@@ -303,6 +303,14 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "own.csv")
 
 
+def test_commas_at_the_end_of_every_line_change_nothing(tmp_path: Path) -> None:
+    plain = read(write(tmp_path, rows()))
+    made = [row | {"": "", " ": ""} for row in rows()]
+    path = write(tmp_path, made)
+    path.write_text(path.read_text(encoding="utf-8").replace(", \n", ",\n", 1), encoding="utf-8")
+    assert read(path).utterances == plain.utterances
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

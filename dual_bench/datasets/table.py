@@ -71,7 +71,7 @@ def read_table(path: Path, what: str, encoding: str = "utf-8", remedy: str = "sa
         raise UserError(f"{what} {path} is not a {encoding.upper()} CSV: it is empty")
     header = rows.pop(next(iter(rows)))
     for column, number in Counter(header).items():
-        if number > 1:
+        if column and number > 1:
             raise UserError(f"{what} {path}: column '{column}' stands twice; keep one, or rename the other")
     for line, row in rows.items():
         if len(row) > len(header):
@@ -80,7 +80,8 @@ def read_table(path: Path, what: str, encoding: str = "utf-8", remedy: str = "sa
                 "text that holds a comma"
             )
         row += [""] * (len(header) - len(row))
-    return pd.DataFrame(list(rows.values()), pd.Index(list(rows), dtype=int), header, str)
+    table = pd.DataFrame(list(rows.values()), pd.Index(list(rows), dtype=int), header, str)
+    return table.loc[:, [column != "" for column in header]]  # spreadsheet programs may end every row with commas
 
 
 def line_breaks(table: pd.DataFrame) -> list[str]:
