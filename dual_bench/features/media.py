@@ -32,6 +32,8 @@ ENOUGH = 0.9
 """Share of the length that a file states which has to decode; mp3, ADTS, MPEG streams and raw ones state none."""
 LONGEST = 3600
 """Seconds of a clip. One that seems longer is damaged, or not meant whole: it would ask for too much memory."""
+ROOM = 2**30
+"""Bytes of a clip's pictures."""
 
 _TICK = 6e-4
 """Seconds that a frame may come late: Matroska rounds times to milliseconds."""
@@ -181,6 +183,8 @@ class _Track:
             raise MediaError(f"cannot be cut from {clip.start:g} to {clip.end:g} s")
         self.kind, self.clip = kind, clip
         self._use(container)
+        self.size = 0.0
+        """Bytes that are made of each second."""
         self.lost = 0.0
         """Seconds of the clip whose packets the decoder refused."""
         self.own = self.any = 0.0
@@ -253,6 +257,9 @@ class _Track:
         length = min(time, self.clip.end) - self.clip.start
         if length > LONGEST:
             raise MediaError(f"is {length:.0f} s long; expected {LONGEST} s at the most")
+        if length * self.size > ROOM:
+            most = f"{ROOM / self.size:.0f} s, {ROOM / 2**30:g} GiB of pictures, at the most"
+            raise MediaError(f"is {length:.0f} s long; expected {most}: name a start and an end, or fewer a second")
 
     def check(self, reach: float) -> None:
         """MediaError unless enough of the clip was decoded, which was to ``reach`` but for what was lost."""
@@ -337,10 +344,11 @@ def frames(clip: Clip, rate: float, picture: Picture) -> NDArray[np.uint8]:
     Shown is the last frame whose time of presentation is not later (but for ``_TICK``); before the first, the first.
     Its half is cut out, then the middle or the face; swscale averages areas. Grey is luma in its full range. A damaged
     file gives what decodes, if that is ``ENOUGH``; what a decoder patches up counts. MediaError: no video track, not
-    enough of it, no face where one is wanted.
+    enough of it, more than ``ROOM`` takes, no face where one is wanted.
     """
     with _opened(clip.path) as container:
         track = _Track(container, "video", clip)
+        track.size = rate * picture.height * picture.width * (3 if picture.colour else 1)
         packets = track.packets(before=1.0, after=0.0)
         paint = Painter(picture, clip.half, float(track.stream.sample_aspect_ratio or 1))
         if not picture.face:
