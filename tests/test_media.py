@@ -274,7 +274,7 @@ def test_a_stretch_shows_what_the_whole_shows_then(tmp_path: Path, name: str, co
 
 
 def test_a_seek_that_lands_too_late_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media, "_UNINDEXED", ())
+    monkeypatch.setattr(media, "UNINDEXED", ())
     path = long_groups(tmp_path / "a.ts", "libx264")
     whole = frames(Clip(path), 25, GREY)
     for start in STARTS:
@@ -376,7 +376,7 @@ def test_leaving_frames_out_that_nobody_asks_for_changes_no_pixel(
         picture = Picture(facts.height, facts.width, colour=False)
         quick = frames(Clip(path), rate, picture)
         with monkeypatch.context() as patch:
-            patch.setattr(media, "_SKIPS", ())
+            patch.setattr(media, "SKIPS", ())
             np.testing.assert_array_equal(quick, frames(Clip(path), rate, picture), err_msg=path.name)
         luma = np.stack(everything(path, rate)).astype(np.float32)
         np.testing.assert_allclose(quick, np.clip((luma - 16) * 255 / 219, 0, 255), atol=0.51, err_msg=path.name)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dual_bench.features import faces
+from dual_bench.features.formats import GUESSED, OPTIONS, SKIPS, UNINDEXED, broken_off
 from dual_bench.features.mixing import DRIFT, RATES, Run, joined, mono
 from dual_bench.features.painting import Finder, Painter
 from dual_bench.types import UserError
@@ -39,21 +40,6 @@ _TICK = 6e-4
 """Seconds that a frame may come late: Matroska rounds times to milliseconds."""
 _SLACK = 0.1
 """Seconds that may always be missing: codecs round lengths to whole frames."""
-_SKIPS = ("h264", "mpeg1video", "mpeg2video")
-"""Codecs that say of a frame that none refers to it. HEVC says so of one layer only."""
-_FORMATS = (
-    "3gp aac ac3 aiff amr amrnb amrwb ape asf au avi caf dts dv eac3 flac flv h264 hevc ivf loas m4v matroska mov mp3 "
-    "mp4 mpeg mpegts mpegvideo mxf nistsphere nut obu ogg rm tta voc w64 wav webm wtv wv"
-)
-"""ffmpeg's names of the formats that are read. None is a list of other files (HLS, DASH, ffconcat, SDP, IMF): whoever
-makes one could have any file of this disk read in its place."""
-_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS.replace(" ", ","), "fflags": "+genpts"}
-_UNINDEXED = ("mpeg", "mpegts")
-"""Formats without an index: a seek guesses by the size of the file, and the times of what follows may be off."""
-_GUESSED = ("aac", "ac3", "dts", "eac3", "h264", "hevc", "m4v", "mp3", "mpegvideo")
-"""Formats that state no length."""
-_UNKNOWN = 0x7FFFF000
-"""Bytes that programs state from here on of a wav file that they write into a pipe (SoX this, ffmpeg the most)."""
 
 
 class MediaError(UserError):
@@ -144,7 +130,7 @@ def _open(path: Path) -> InputContainer:
     if not path.stat().st_size:
         raise MediaError("is empty (0 bytes)")
     try:
-        return av.open(str(path.absolute()), options=_OPTIONS)
+        return av.open(str(path.absolute()), options=OPTIONS)
     except av.ArgumentError:  # what ffmpeg says of a format that is not on the list
         raise MediaError("is no media file that can be opened, or of a format that is not read") from None
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -208,7 +194,7 @@ class _Track:
         from av import FFmpegError
 
         early, late = self.clip.start - before, self.clip.end + after
-        if early > 0 and self.container.format.name not in _UNINDEXED:
+        if early > 0 and self.container.format.name not in UNINDEXED:
             with suppress(FFmpegError):
                 self.container.seek(round((early + self.zero) / self.stream.time_base), stream=self.stream)
                 found = self._read(early, late)
@@ -277,12 +263,12 @@ class _Track:
         Of mp3, ADTS (.aac), MPEG streams (.mpg, .ts) and raw ones, what is there is the whole: they state no length,
         and the count of frames that some mp3 files start with cannot be told from ffmpeg's guess by the bit rate.
         """
-        if self.container.format.name in _GUESSED:
+        if self.container.format.name in GUESSED:
             return -math.inf
         # of avi and wav, ffmpeg shortens the length to that of the file
         if self.container.format.name == "avi":
             return float(self.stream.frames * self.stream.time_base) or -math.inf
-        if self.container.format.name == "wav" and self.stream.bit_rate and (size := _broken_off(self.clip.path)):
+        if self.container.format.name == "wav" and self.stream.bit_rate and (size := broken_off(self.clip.path)):
             return 8 * size / float(self.stream.bit_rate)
         if self.stream.duration is not None:
             return self.time((self.stream.start_time or 0) + self.stream.duration)
@@ -291,19 +277,6 @@ class _Track:
         # Matroska states how late its last track ends. If any ends so late, the file is whole, and so is this track.
         start, end = self.clip.start, min(self.clip.end, self.container.duration / 1e6 - max(self.zero, 0))
         return self.own if self.any - start >= ENOUGH * (end - start) else end
-
-
-def _broken_off(path: Path) -> int:
-    """Bytes that a wav file states of its data, if it ends before them; else 0."""
-    with path.open("rb") as file:
-        if file.read(12)[:4] != b"RIFF":
-            return 0
-        while len(head := file.read(8)) == 8:
-            size = int.from_bytes(head[4:], "little")
-            if head[:4] == b"data":
-                return size if size < _UNKNOWN and file.tell() + size > path.stat().st_size else 0
-            file.seek(size + size % 2, 1)
-    return 0
 
 
 # --------------------------------------------------------------------------------------------------- sound
@@ -366,7 +339,7 @@ def _shown(
     """What ``paint(frame, k)`` makes of the frame shown at each time k; a frame that is shown on is painted once."""
     times = [packet.pts for packet in packets if not packet.is_discard]
     wanted = _wanted(track, sorted({ticks for ticks in times if ticks is not None}), rate)
-    if track.codec.name not in _SKIPS or None in times:
+    if track.codec.name not in SKIPS or None in times:
         wanted = None
     painted, seen = _pass(track, packets, rate, paint, wanted)
     if wanted is not None and seen != wanted:  # damage: what is shown instead may be a frame that was left out
