@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import tracemalloc
 from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -273,7 +274,7 @@ def test_a_stretch_shows_what_the_whole_shows_then(tmp_path: Path, name: str, co
 
 
 def test_a_seek_that_lands_too_late_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media, "_UNINDEXED", ())
+    monkeypatch.setattr(media, "UNINDEXED", ())
     path = long_groups(tmp_path / "a.ts", "libx264")
     whole = frames(Clip(path), 25, GREY)
     for start in STARTS:
@@ -375,7 +376,7 @@ def test_leaving_frames_out_that_nobody_asks_for_changes_no_pixel(
         picture = Picture(facts.height, facts.width, colour=False)
         quick = frames(Clip(path), rate, picture)
         with monkeypatch.context() as patch:
-            patch.setattr(media, "_SKIPS", ())
+            patch.setattr(media, "SKIPS", ())
             np.testing.assert_array_equal(quick, frames(Clip(path), rate, picture), err_msg=path.name)
         luma = np.stack(everything(path, rate)).astype(np.float32)
         np.testing.assert_allclose(quick, np.clip((luma - 16) * 255 / 219, 0, 255), atol=0.51, err_msg=path.name)
@@ -542,6 +543,21 @@ def test_sound_of_any_usual_format_is_read(tmp_path: Path, name: str, codec: str
     assert hertz_and_level(heard)[0] == pytest.approx(440, abs=1)
 
 
+def test_a_pipe_and_a_device_are_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "pipe.mp4")
+    (tmp_path / "zero.mp4").symlink_to("/dev/zero")
+    code = (
+        "import sys; from pathlib import Path; from dual_bench.features.decode import *\n"
+        "for name in sys.argv[1:]:\n"
+        "    clip = Clip(Path(name))\n"
+        "    print(write_sound(clip, Path('a.wav')), '/', pictures(clip, 10, Picture(8, 8, True)))"
+    )
+    names = [str(tmp_path / name) for name in ("pipe.mp4", "link.mp4", "zero.mp4")]
+    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, check=True, timeout=60)
+    assert done.stdout.decode().splitlines() == ["is no file / is no file"] * 3
+
+
 def test_a_wrong_extension_does_no_harm(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", numbered(10), tone(440, 0.4), format="matroska")
     assert numbers(frames(Clip(path), 25, GREY)) == list(range(10))
@@ -590,6 +606,19 @@ def test_times_and_rates_that_only_damage_explains_are_refused(tmp_path: Path) -
         sound(Clip(write(tmp_path / "a.mka", sound=tone(440), sound_codec="pcm_s16le", sound_times=[0, 4000])))
     with pytest.raises(MediaError, match=r"^has sound at 1000 Hz; expected 4000 to 192000 Hz$"):
         sound(Clip(write(tmp_path / "a.wav", sound=tone(440, 1, 1000), rate=1000, sound_codec="pcm_s16le")))
+
+
+def test_more_pictures_than_there_is_room_for_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mkv", numbered(3), times=[0, 1400, 3500])
+    wanted = Picture(224, 224, colour=True)
+    reason = r"^is 3500 s long; expected 1427 s, 1 GiB of pictures, at the most: name a start and an end, or fewer a "
+    tracemalloc.start()
+    with pytest.raises(MediaError, match=reason):
+        frames(Clip(path), 5, wanted)
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()
+    assert frames(Clip(path), 0.01, wanted).shape == (36, 224, 224, 3)
+    assert frames(Clip(path, 1390, 1400), 5, wanted).shape == (50, 224, 224, 3)
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("division\nby zero"), MemoryError(), ValueError("odd")])

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dual_bench.features import faces
+from dual_bench.features.formats import GUESSED, OPTIONS, SKIPS, UNINDEXED, broken_off
 from dual_bench.features.mixing import DRIFT, RATES, Run, joined, mono
 from dual_bench.features.painting import Finder, Painter
 from dual_bench.types import UserError
@@ -32,26 +33,13 @@ ENOUGH = 0.9
 """Share of the length that a file states which has to decode; mp3, ADTS, MPEG streams and raw ones state none."""
 LONGEST = 3600
 """Seconds of a clip. One that seems longer is damaged, or not meant whole: it would ask for too much memory."""
+ROOM = 2**30
+"""Bytes of a clip's pictures."""
 
 _TICK = 6e-4
 """Seconds that a frame may come late: Matroska rounds times to milliseconds."""
 _SLACK = 0.1
 """Seconds that may always be missing: codecs round lengths to whole frames."""
-_SKIPS = ("h264", "mpeg1video", "mpeg2video")
-"""Codecs that say of a frame that none refers to it. HEVC says so of one layer only."""
-_FORMATS = (
-    "3gp aac ac3 aiff amr amrnb amrwb ape asf au avi caf dts dv eac3 flac flv h264 hevc ivf loas m4v matroska mov mp3 "
-    "mp4 mpeg mpegts mpegvideo mxf nistsphere nut obu ogg rm tta voc w64 wav webm wtv wv"
-)
-"""ffmpeg's names of the formats that are read. None is a list of other files (HLS, DASH, ffconcat, SDP, IMF): whoever
-makes one could have any file of this disk read in its place."""
-_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS.replace(" ", ","), "fflags": "+genpts"}
-_UNINDEXED = ("mpeg", "mpegts")
-"""Formats without an index: a seek guesses by the size of the file, and the times of what follows may be off."""
-_GUESSED = ("aac", "ac3", "dts", "eac3", "h264", "hevc", "m4v", "mp3", "mpegvideo")
-"""Formats that state no length."""
-_UNKNOWN = 0x7FFFF000
-"""Bytes that programs state from here on of a wav file that they write into a pipe (SoX this, ffmpeg the most)."""
 
 
 class MediaError(UserError):
@@ -142,7 +130,7 @@ def _open(path: Path) -> InputContainer:
     if not path.stat().st_size:
         raise MediaError("is empty (0 bytes)")
     try:
-        return av.open(str(path.absolute()), options=_OPTIONS)
+        return av.open(str(path.absolute()), options=OPTIONS)
     except av.ArgumentError:  # what ffmpeg says of a format that is not on the list
         raise MediaError("is no media file that can be opened, or of a format that is not read") from None
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -181,6 +169,8 @@ class _Track:
             raise MediaError(f"cannot be cut from {clip.start:g} to {clip.end:g} s")
         self.kind, self.clip = kind, clip
         self._use(container)
+        self.size = 0.0
+        """Bytes that are made of each second."""
         self.lost = 0.0
         """Seconds of the clip whose packets the decoder refused."""
         self.own = self.any = 0.0
@@ -204,7 +194,7 @@ class _Track:
         from av import FFmpegError
 
         early, late = self.clip.start - before, self.clip.end + after
-        if early > 0 and self.container.format.name not in _UNINDEXED:
+        if early > 0 and self.container.format.name not in UNINDEXED:
             with suppress(FFmpegError):
                 self.container.seek(round((early + self.zero) / self.stream.time_base), stream=self.stream)
                 found = self._read(early, late)
@@ -253,6 +243,9 @@ class _Track:
         length = min(time, self.clip.end) - self.clip.start
         if length > LONGEST:
             raise MediaError(f"is {length:.0f} s long; expected {LONGEST} s at the most")
+        if length * self.size > ROOM:
+            most = f"{ROOM / self.size:.0f} s, {ROOM / 2**30:g} GiB of pictures, at the most"
+            raise MediaError(f"is {length:.0f} s long; expected {most}: name a start and an end, or fewer a second")
 
     def check(self, reach: float) -> None:
         """MediaError unless enough of the clip was decoded, which was to ``reach`` but for what was lost."""
@@ -270,12 +263,12 @@ class _Track:
         Of mp3, ADTS (.aac), MPEG streams (.mpg, .ts) and raw ones, what is there is the whole: they state no length,
         and the count of frames that some mp3 files start with cannot be told from ffmpeg's guess by the bit rate.
         """
-        if self.container.format.name in _GUESSED:
+        if self.container.format.name in GUESSED:
             return -math.inf
         # of avi and wav, ffmpeg shortens the length to that of the file
         if self.container.format.name == "avi":
             return float(self.stream.frames * self.stream.time_base) or -math.inf
-        if self.container.format.name == "wav" and self.stream.bit_rate and (size := _broken_off(self.clip.path)):
+        if self.container.format.name == "wav" and self.stream.bit_rate and (size := broken_off(self.clip.path)):
             return 8 * size / float(self.stream.bit_rate)
         if self.stream.duration is not None:
             return self.time((self.stream.start_time or 0) + self.stream.duration)
@@ -284,19 +277,6 @@ class _Track:
         # Matroska states how late its last track ends. If any ends so late, the file is whole, and so is this track.
         start, end = self.clip.start, min(self.clip.end, self.container.duration / 1e6 - max(self.zero, 0))
         return self.own if self.any - start >= ENOUGH * (end - start) else end
-
-
-def _broken_off(path: Path) -> int:
-    """Bytes that a wav file states of its data, if it ends before them; else 0."""
-    with path.open("rb") as file:
-        if file.read(12)[:4] != b"RIFF":
-            return 0
-        while len(head := file.read(8)) == 8:
-            size = int.from_bytes(head[4:], "little")
-            if head[:4] == b"data":
-                return size if size < _UNKNOWN and file.tell() + size > path.stat().st_size else 0
-            file.seek(size + size % 2, 1)
-    return 0
 
 
 # --------------------------------------------------------------------------------------------------- sound
@@ -337,10 +317,11 @@ def frames(clip: Clip, rate: float, picture: Picture) -> NDArray[np.uint8]:
     Shown is the last frame whose time of presentation is not later (but for ``_TICK``); before the first, the first.
     Its half is cut out, then the middle or the face; swscale averages areas. Grey is luma in its full range. A damaged
     file gives what decodes, if that is ``ENOUGH``; what a decoder patches up counts. MediaError: no video track, not
-    enough of it, no face where one is wanted.
+    enough of it, more than ``ROOM`` takes, no face where one is wanted.
     """
     with _opened(clip.path) as container:
         track = _Track(container, "video", clip)
+        track.size = rate * picture.height * picture.width * (3 if picture.colour else 1)
         packets = track.packets(before=1.0, after=0.0)
         paint = Painter(picture, clip.half, float(track.stream.sample_aspect_ratio or 1))
         if not picture.face:
@@ -358,7 +339,7 @@ def _shown(
     """What ``paint(frame, k)`` makes of the frame shown at each time k; a frame that is shown on is painted once."""
     times = [packet.pts for packet in packets if not packet.is_discard]
     wanted = _wanted(track, sorted({ticks for ticks in times if ticks is not None}), rate)
-    if track.codec.name not in _SKIPS or None in times:
+    if track.codec.name not in SKIPS or None in times:
         wanted = None
     painted, seen = _pass(track, packets, rate, paint, wanted)
     if wanted is not None and seen != wanted:  # damage: what is shown instead may be a frame that was left out
