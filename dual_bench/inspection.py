@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from dual_bench.datasets.assemble import check_utterances, folds_of
 from dual_bench.datasets.extracted import MEDIA
 from dual_bench.datasets.source import Source
-from dual_bench.features.decode import CRASHED, SAMPLE_RATE
-from dual_bench.features.media import Clip, MediaError, Picture, frames, probe, sound
+from dual_bench.features.decode import CRASHED, SAMPLE_RATE, attempt
+from dual_bench.features.media import Clip, Picture, frames, probe, sound
 from dual_bench.processes import cores, spread
 from dual_bench.types import Modality, Signal, UserError
 
@@ -133,27 +133,29 @@ def inspect(
 
 def look(clip: Clip, modality: Modality, decode: bool) -> Seen:
     """Open a clip, and ``decode`` it to its end."""
-    try:
-        facts = probe(clip.path)
-        seconds = min(clip.end, facts.seconds) - clip.start
-        beyond = isfinite(clip.end) and clip.end > facts.seconds + 0.5
-        if modality == "audio":
-            if facts.sound is None:
-                return Seen("has no audio track")
-            coded = f"{facts.sound.codec}, {facts.sound.rate} Hz, {facts.sound.layout}"
-            if not decode:
-                return Seen("", seconds, coded, beyond=beyond)
-            samples = sound(clip)
-            return Seen("", len(samples) / SAMPLE_RATE, coded, silent=not np.any(samples), beyond=beyond)
-        if facts.pictures is None:
-            return Seen("has no video track")
-        shown = facts.pictures
-        if decode:
-            frames(clip, 1.0, Picture(32, 32, colour=False))
-        coded = f"{shown.codec}, {shown.width}x{shown.height}, {shown.rate:.4g} frames a second"
-        return Seen("", seconds, coded, beyond=beyond)
-    except MediaError as error:
-        return Seen(str(error))
+    seen = attempt(lambda: _look(clip, modality, decode))
+    return Seen(seen) if isinstance(seen, str) else seen
+
+
+def _look(clip: Clip, modality: Modality, decode: bool) -> Seen:
+    facts = probe(clip.path)
+    seconds = min(clip.end, facts.seconds) - clip.start
+    beyond = isfinite(clip.end) and clip.end > facts.seconds + 0.5
+    if modality == "audio":
+        if facts.sound is None:
+            return Seen("has no audio track")
+        coded = f"{facts.sound.codec}, {facts.sound.rate} Hz, {facts.sound.layout}"
+        if not decode:
+            return Seen("", seconds, coded, beyond=beyond)
+        samples = sound(clip)
+        return Seen("", len(samples) / SAMPLE_RATE, coded, silent=not np.any(samples), beyond=beyond)
+    if facts.pictures is None:
+        return Seen("has no video track")
+    shown = facts.pictures
+    if decode:
+        frames(clip, 1.0, Picture(32, 32, colour=False))
+    coded = f"{shown.codec}, {shown.width}x{shown.height}, {shown.rate:.4g} frames a second"
+    return Seen("", seconds, coded, beyond=beyond)
 
 
 def _media(
