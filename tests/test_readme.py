@@ -16,6 +16,7 @@ from calling import invoke, refused
 
 from dual_bench.catalog import CATALOGS, MODELS
 from dual_bench.features.audio import LogMel
+from dual_bench.features.encoder import audio_encoder, picture_encoder
 from dual_bench.features.vision import FrameDCT
 from dual_bench.models.spec import ModelSpec, parameter_count
 from dual_bench.plan import load_corpus
@@ -138,6 +139,17 @@ def test_the_groups_of_entry_points_are_those_of_the_readme() -> None:
     (others,) = re.findall(r"^The groups .*?\n\n", text, flags=re.DOTALL | re.MULTILINE)
     groups = {*tomllib.loads(snippet)["project"]["entry-points"], *re.findall(r"`(dual_bench\.\w+)`", others)}
     assert groups == {catalog.group for catalog in CATALOGS.values() if catalog.group}
+
+
+def test_the_readme_names_every_layout_and_every_encoder() -> None:
+    text = section("## From videos to a benchmark")
+    told = set(re.findall(r"^\| `([\w-]+)` \|", text, flags=re.MULTILINE))
+    assert told == {*CATALOGS["layouts"].entries, *CATALOGS["encoders"].entries}
+    built = {"log-mel": audio_encoder(), "egemaps": audio_encoder("egemaps"), "frame-dct": picture_encoder()}
+    for name, encoder in built.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        assert f"{encoder.width} " in row
+        assert f"{encoder.rate:g} steps" in row
 
 
 def test_the_corruption_of_the_readme_is_checked_previewed_and_run(home: Path, tmp_path: Path) -> None:
