@@ -34,7 +34,7 @@ import numpy as np
 from nlpaug.augmenter.char import KeyboardAug
 from nlpaug.augmenter.word import RandomWordAug
 from rich.console import Console
-from rich.table import Table
+from showing import as_markdown, as_table
 
 from dual_bench.corruptions.characters import mistype
 from dual_bench.corruptions.words import drop_words
@@ -132,20 +132,6 @@ def realised(corruption: str, count: int) -> list[list[str]]:
         [corruption, name, *(f"{share_hit(corruption, said, found[rate][name](said)):.3f}" for rate in RATES)]
         for name in names
     ]
-
-
-def as_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title)
-    for name in head:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def as_markdown(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return f"## {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def summary(rows: Sequence[Row]) -> list[list[str]]:

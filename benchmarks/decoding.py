@@ -36,7 +36,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
+from showing import as_markdown, as_table
 
 from dual_bench.features.media import Clip, Picture, frames, probe, sound
 
@@ -150,20 +150,6 @@ def agreement(paths: Sequence[Path]) -> list[list[str]]:
         off = np.concatenate([np.abs(a[: len(b)] - b[: len(a)]).ravel() for a, b in pairs])
         rows.append([kind, f"{counts[0]}, {counts[1]}", f"{off.mean():.2f}", f"{np.quantile(off, 0.999):.0f}"])
     return rows
-
-
-def as_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title)
-    for name in head:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def as_markdown(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return f"## {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def main() -> None:

@@ -162,9 +162,7 @@ def _listed(heading: str, lines: Iterable[str]) -> None:
     if every:
         screen.print(f"[bold]{heading}[/bold] ({len(every)})", highlight=False)
         for line in every[:_SHOWN]:  # names of files are in it, and may hold anything
-            shown = "".join(
-                c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line
-            )  # of a file's name, say
+            shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
             screen.print(f"  {escape(shown)}", soft_wrap=True, highlight=False)
         if len(every) > _SHOWN:
             screen.print(f"  … and {len(every) - _SHOWN} more")

@@ -9,7 +9,7 @@ or face: n is the same under every condition.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,19 +36,17 @@ from dual_bench.datasets.extracted import (
 )
 from dual_bench.datasets.source import Source
 from dual_bench.features.cache import FeatureStore, content_key
-from dual_bench.features.decode import CRASHED, SAMPLE_RATE, pictures, write_sound
+from dual_bench.features.decode import CRASHED, pictures, write_sound
 from dual_bench.features.encoder import Encoder, PictureEncoder, encode_in_batches
 from dual_bench.features.media import Clip
+from dual_bench.features.mixing import SAMPLE_RATE
 from dual_bench.plan import installed
 from dual_bench.processes import cores, spread
 from dual_bench.store import replacing, sha256_of, write_text
-from dual_bench.types import Modality, Ragged, Signal, UserError
+from dual_bench.types import Modality, Ragged, Report, Signal, UserError
 
 _VERSION = "v1"
 """Of what decoding gives; raised where the same file would give something else."""
-
-Report = Callable[[str, int, int, str], None]
-"""(stage, done, total, detail)."""
 
 
 @dataclass(frozen=True)
@@ -213,11 +211,9 @@ def _sounds(
     keys = tuple(_key(clip, digests, "sound", clip and (clip.start, clip.end)) for clip in clips)
     names = [f"{key[:32]}.wav" if key else "" for key in keys]
     known = _known_sounds(folder)
-    todo: dict[str, Clip] = {}
-    for name, clip in zip(names, clips, strict=True):
-        path = home / name
-        if clip and (not path.exists() or known.get(name, "") not in ("", sha256_of(path))):
-            todo[name] = clip
+    sums = {name: sha256_of(home / name) for name in set(names) if name and (home / name).exists()}
+    whole = {name for name, sha256 in sums.items() if known.get(name, sha256) == sha256}
+    todo = {name: clip for name, clip in zip(names, clips, strict=True) if clip and name not in whole}
     tasks = [(clip, home / name) for name, clip in todo.items()]
     failed: dict[str, str] = {}
     for count, (name, reason) in enumerate(zip(todo, spread(write_sound, tasks, jobs), strict=True)):
@@ -225,7 +221,8 @@ def _sounds(
         if reason != "":
             failed[name] = reason or CRASHED
     kept = tuple("" if name in failed else name for name in names)
-    wavs = Wavs(home, kept, tuple(sha256_of(home / name) if name else "" for name in kept))
+    sums |= {name: sha256_of(home / name) for name in todo if name not in failed} | {"": ""}
+    wavs = Wavs(home, kept, tuple(sums[name] for name in kept))
     reasons = {i: failed[name] for i, name in enumerate(names) if name in failed}
     return _Sounds(wavs, keys, reasons, len(todo) - len(failed))
 
@@ -345,10 +342,8 @@ def _write_table(source: Source, parts: Mapping[Modality, _Part], sounds: _Sound
         columns |= {f"{modality}_start": part.rows.starts, f"{modality}_steps": part.rows.lengths}
     if sounds is not None:
         columns |= {"sound": list(sounds.wavs.names), "sound_sha256": list(sounds.wavs.sha256)}
-    with (
-        replacing(folder / TABLE) as temporary,
-        temporary.open("wb") as file,
-    ):  # a path with a colon would be an address
+    # a path with a colon would be taken for an address
+    with replacing(folder / TABLE) as temporary, temporary.open("wb") as file:
         pd.DataFrame(columns).to_parquet(file, index=False)
 
 

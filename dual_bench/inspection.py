@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite, nan
 from statistics import median
@@ -14,10 +13,11 @@ from pydantic import BaseModel, ConfigDict
 from dual_bench.datasets.assemble import check_utterances, folds_of
 from dual_bench.datasets.extracted import MEDIA
 from dual_bench.datasets.source import Source
-from dual_bench.features.decode import CRASHED, SAMPLE_RATE, attempt
+from dual_bench.features.decode import CRASHED, attempt
 from dual_bench.features.media import Clip, Picture, frames, probe, sound
+from dual_bench.features.mixing import SAMPLE_RATE
 from dual_bench.processes import cores, spread
-from dual_bench.types import Modality, Signal, UserError
+from dual_bench.types import Modality, Report, Signal, UserError
 
 
 class _Record(BaseModel):
@@ -103,9 +103,7 @@ class Seen:
     beyond: bool = False
 
 
-def inspect(
-    source: Source, layout: str, decode: bool, jobs: int, report: Callable[[str, int, int, str], None]
-) -> Inspection:
+def inspect(source: Source, layout: str, decode: bool, jobs: int, report: Report) -> Inspection:
     """Look at every clip of ``source``, by ``jobs`` processes (0: one a core); ``decode``: to its end."""
     part_of = source.folds or tuple(u.split for u in source.utterances)
     parts = {}
@@ -158,17 +156,13 @@ def _look(clip: Clip, modality: Modality, decode: bool) -> Seen:
     return Seen("", seconds, coded, beyond=beyond)
 
 
-def _media(
-    source: Source, modality: Modality, decode: bool, jobs: int, report: Callable[[str, int, int, str], None]
-) -> Media:
+def _media(source: Source, modality: Modality, decode: bool, jobs: int, report: Report) -> Media:
     signal = source.media[modality]
     if isinstance(signal, Signal):
-        lengths = [len(item) for item in signal.items]
-        with_steps = [n for n in lengths if n]
-        spread_of = (min(with_steps), median(with_steps), max(with_steps)) if with_steps else None
+        lengths = [len(item) for item in signal.items if len(item)]
         return Media(
-            clips=len(with_steps), missing=(), broken=(), silent=(), beyond=(), hours=0.0, seconds=None,
-            formats={f"features, {spread_of[0]} to {spread_of[2]} steps": len(with_steps)} if spread_of else {},
+            clips=len(lengths), missing=(), broken=(), silent=(), beyond=(), hours=0.0, seconds=None,
+            formats={f"features, {min(lengths)} to {max(lengths)} steps": len(lengths)} if lengths else {},
         )  # fmt: skip
     clips = [(i, clip) for m, i, clip in source.clips() if m == modality]
     tasks = [(clip, modality, decode) for _, clip in clips]

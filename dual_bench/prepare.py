@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,8 @@ from dual_bench.job import Job
 from dual_bench.plan import Cell, Plan, cells, check, depends_on_model, load_corpus, plan_digest, quantities
 from dual_bench.preset import Preset, read_preset
 from dual_bench.training import Examples, Inputs
-from dual_bench.types import Condition, Corpus, IntArray, Modality, Ragged, UserError
+from dual_bench.types import Condition, Corpus, IntArray, Modality, Ragged, Report, UserError
 from dual_bench.words import Words, encode, scale_of, words_of
-
-Report = Callable[[str, int, int, str], None]
-"""(stage, done, total, detail); total 0 where it is not known."""
 
 
 def in_silence(stage: str, done: int, total: int, detail: str) -> None:

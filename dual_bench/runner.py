@@ -20,10 +20,10 @@ from dual_bench.catalog import CORRUPTIONS, MODELS, format_settings
 from dual_bench.certificate import unmoved, worst_scores
 from dual_bench.job import THREADS, Job, Outcome, work
 from dual_bench.plan import Cell, Plan
-from dual_bench.prepare import Encoded, Report, ask, encode_all, in_silence, training_job
+from dual_bench.prepare import Encoded, ask, encode_all, in_silence, training_job
 from dual_bench.processes import cores, executor_of
 from dual_bench.training import Queries
-from dual_bench.types import ANY_TEXT, SPLITS, Condition, Fold, IntArray
+from dual_bench.types import ANY_TEXT, SPLITS, Condition, Fold, IntArray, Report
 from dual_bench.worst import Attack
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -19,13 +19,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from dual_bench.types import DualBenchError, UserError
+from dual_bench.types import DualBenchError, Report, UserError
 
 screen = Console(emoji=False)
 errors = Console(stderr=True, emoji=False)
-
-Report = Callable[[str, int, int, str], None]
-"""(stage, done, total, detail); total 0 where it is not known."""
 
 
 @contextmanager

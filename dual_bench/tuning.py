@@ -35,12 +35,12 @@ from dual_bench.catalog import digest_of, format_settings, parse_spec
 from dual_bench.job import THREADS, Job, trained
 from dual_bench.models.layers import Tried
 from dual_bench.plan import Cell, Plan, Variant, largest_rates
-from dual_bench.prepare import Encoded, Report, ask, encode_all, in_silence, training_job
+from dual_bench.prepare import Encoded, ask, encode_all, in_silence, training_job
 from dual_bench.preset import Chosen, Preset, Setting, Terms, parsed
 from dual_bench.processes import cores, executor_of
 from dual_bench.seeding import generator, seed_of
 from dual_bench.store import check_writable, write_text
-from dual_bench.types import DualBenchError, UserError
+from dual_bench.types import DualBenchError, Report, UserError
 
 Point = dict[str, Setting]
 """A value for each setting that is tuned."""

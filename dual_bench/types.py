@@ -31,6 +31,10 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
+Report = Callable[[str, int, int, str], None]
+"""(stage, done, total, detail); total 0 where it is not known."""
+
+
 class DualBenchError(Exception):
     """Anything dual-bench can explain in a sentence: what was expected, what was found, what to do."""
 

@@ -25,17 +25,14 @@ from dual_bench.features.encoder import audio_encoder, picture_encoder
 from dual_bench.features.media import Clip, frames, sound
 from dual_bench.features.vision import FrameDCT
 from dual_bench.plan import check, read_plan
+from dual_bench.prepare import in_silence
 from dual_bench.store import read_run
 from dual_bench.types import Corpus, UserError
 
 
-def silence(stage: str, done: int, total: int, detail: str) -> None:
-    """No progress to show."""
-
-
 def extracted_from(manifest: Path, out: Path, audio: str = "", vision: str = "", jobs: int = 1) -> Outcome:
     source = folder.read(manifest)
-    return extract(source, "folder", out, audio_encoder(audio), picture_encoder(vision), "tests", jobs, silence)
+    return extract(source, "folder", out, audio_encoder(audio), picture_encoder(vision), "tests", jobs, in_silence)
 
 
 def load(out: Path) -> Corpus:
@@ -344,7 +341,7 @@ def test_a_pipe_and_a_link_to_a_device_are_no_clips(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     source = folder.read(manifest)
     link.symlink_to("/dev/zero")
-    outcome = extract(source, "folder", tmp_path / "out", LogMel(), FrameDCT(), "tests", 1, silence)
+    outcome = extract(source, "folder", tmp_path / "out", LogMel(), FrameDCT(), "tests", 1, in_silence)
     assert {p.utterance for p in outcome.problems} == {"u02", "u03"}
 
 

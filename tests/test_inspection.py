@@ -15,12 +15,9 @@ from recordings import FAULTS, clip, write_recordings
 
 from dual_bench.datasets import folder
 from dual_bench.inspection import Inspection, inspect
+from dual_bench.prepare import in_silence
 
 BROKEN = dict(enumerate(FAULTS)) | {6: "silent", 7: "one-frame"}
-
-
-def silence(stage: str, done: int, total: int, detail: str) -> None:
-    """No progress to show."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +34,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(raw: Path) -> Inspection:
-    return inspect(folder.read(raw / "own.csv"), "folder", True, 1, silence)
+    return inspect(folder.read(raw / "own.csv"), "folder", True, 1, in_silence)
 
 
 def names(faults: Any) -> list[str]:
@@ -82,7 +79,7 @@ def test_a_file_that_no_row_names_is_named(found: Inspection) -> None:
 
 
 def test_only_opening_finds_what_cannot_be_opened(raw: Path) -> None:
-    opened = inspect(folder.read(raw / "own.csv"), "folder", False, 1, silence)
+    opened = inspect(folder.read(raw / "own.csv"), "folder", False, 1, in_silence)
     assert not opened.decoded
     assert names(opened.media["vision"].missing) == ["missing"]
     assert set(names(opened.media["audio"].broken)) >= {"empty", "no-audio", "text"}
@@ -145,7 +142,7 @@ def test_what_no_study_can_be_made_of_is_said(tmp_path: Path) -> None:
 def test_a_stretch_behind_the_end_of_its_file_is_named(tmp_path: Path) -> None:
     manifest = write_recordings(tmp_path / "raw", count=8)
     pd.read_csv(manifest).assign(start=0, end=[1.0] * 7 + [1000.0]).to_csv(manifest, index=False)
-    found = inspect(folder.read(manifest), "folder", True, 1, silence)
+    found = inspect(folder.read(manifest), "folder", True, 1, in_silence)
     assert found.media["audio"].beyond == found.media["vision"].beyond == ("u07",)
 
 

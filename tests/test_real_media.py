@@ -18,15 +18,12 @@ from dual_bench.extraction import extract
 from dual_bench.features.audio import LogMel
 from dual_bench.features.encoder import audio_encoder, picture_encoder
 from dual_bench.features.media import Clip, sound
+from dual_bench.prepare import in_silence
 from dual_bench.types import Corpus
 
 
-def silence(stage: str, done: int, total: int, detail: str) -> None:
-    """No progress to show."""
-
-
 def corpus_of(source: Source, home: Path) -> Corpus:
-    outcome = extract(source, "tests", home / "out", audio_encoder(), picture_encoder(), "tests", 2, silence)
+    outcome = extract(source, "tests", home / "out", audio_encoder(), picture_encoder(), "tests", 2, in_silence)
     assert outcome.problems == ()
     corpus = extracted.load(home, path=str(home / "out"))
     assert len(corpus) == outcome.utterances

@@ -16,12 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dual_bench.datasets.meld import CLIPS, EXPORT, Export
+from dual_bench.datasets.meld import CLIPS, EXPORT, SPLITS, Export
 from dual_bench.processes import cores, spread
-from dual_bench.types import Corpus, Modality, Split, UserError
-
-_NAMES: dict[Split, str] = {"train": "train", "validation": "dev", "test": "test"}
-"""What MELD calls its splits."""
+from dual_bench.types import Corpus, Modality, UserError
 
 
 def check_free(folder: Path) -> None:
@@ -75,7 +72,7 @@ def _write_tables(corpus: Corpus, folder: Path) -> list[_Task]:
     (fold,) = corpus.folds
     nothing: NDArray[np.generic] = np.empty(0, np.uint8)
     tasks: list[_Task] = []
-    for split, name in _NAMES.items():
+    for name, split in SPLITS.items():
         clips = CLIPS[name]
         (folder / clips).mkdir(parents=True)
         dialogues: dict[str, int] = {}

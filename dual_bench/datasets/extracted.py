@@ -27,6 +27,7 @@ from scipy.io import wavfile
 
 from dual_bench.catalog import validated
 from dual_bench.datasets.assemble import assemble, folds_of
+from dual_bench.features.mixing import SAMPLE_RATE
 from dual_bench.types import SPLITS, Corpus, Modality, Ragged, Signal, Split, Task, UserError, Utterance
 
 RECORD, TABLE, PROBLEMS = "corpus.json", "utterances.parquet", "problems.csv"
@@ -158,7 +159,7 @@ def load(data: Path, /, **settings: object) -> Corpus:
             if Path(name).name != name:
                 raise UserError(f"{folder / TABLE}: the sound '{name}' is outside its folder; extract the corpus again")
         wavs = Wavs(folder / "sound", tuple(table["sound"]), tuple(table["sound_sha256"]))
-        sound = Signal("waveform", wavs, 16_000.0, wavs.sha256)
+        sound = Signal("waveform", wavs, float(SAMPLE_RATE), wavs.sha256)
     return assemble(
         record.name,
         record.task,

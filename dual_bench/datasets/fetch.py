@@ -52,8 +52,6 @@ class Remote:
     holds: tuple[str, ...]
     """What is in that folder once all is unpacked, archives in the archive too."""
     licence: str
-    afterwards: str
-    """What to do with it."""
 
     @property
     def archive(self) -> str:
@@ -76,7 +74,6 @@ REMOTES: Mapping[str, Remote] = {
         root="MELD.Raw",
         holds=("train_splits", "dev_splits_complete", "output_repeated_splits_test"),
         licence="MELD: GPL-3.0 for the annotations; the clips are from the TV series Friends and stay its owners'",
-        afterwards="read it with `dual-bench data extract`",
     )
 }
 

@@ -28,7 +28,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dual_bench.catalog import validated
-from dual_bench.datasets.assemble import assemble, cross_validation, official
+from dual_bench.datasets.assemble import assemble, folds_of
 from dual_bench.datasets.table import (
     TableSettings,
     check_columns,
@@ -57,7 +57,7 @@ def load(data: Path, /, **settings: object) -> Corpus:
     check_spelling(table, [f"{m}_{what}" for m in ("audio", "vision") for what in ("file", "row")], where)
     task, targets = task_of(table, chosen, where, "manifest")
     utterances = utterances_of(table, targets)
-    folds = cross_validation(utterances, list(table["fold"])) if "fold" in table else official(utterances)
+    folds = folds_of(utterances, list(table["fold"]) if "fold" in table else None)
     modalities: tuple[Modality, ...] = ("audio", "vision")
     signals: dict[Modality, Signal] = {m: _signal(table, m, path.parent) for m in modalities if f"{m}_file" in table}
     return assemble(path.stem, task, utterances, signals, folds, chosen.licence)

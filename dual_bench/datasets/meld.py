@@ -51,7 +51,7 @@ _BROKEN = "train_dia125_utt3"
 _ABSENT = "dev_dia110_utt7"
 _UNNAMED = {"dev_dia49_utt4", "dev_dia49_utt5", "dev_dia66_utt9", "dev_dia66_utt10", "test_dia108_utt2"}
 _FINAL = "final_videos_test"
-_SPLITS: dict[str, Split] = {"train": "train", "dev": "validation", "test": "test"}
+SPLITS: dict[str, Split] = {"train": "train", "dev": "validation", "test": "test"}
 _PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"'})
 
 
@@ -177,7 +177,7 @@ def _utterances(table: pd.DataFrame, split: str, chosen: MeldSettings, classes: 
             raise UserError(f"{where}, line {line}: dialogue {dialogue} has an utterance {number} already")
         if chosen.quotes == "plain":
             text = text.translate(_PLAIN)
-        made[key] = Utterance(key, _SPLITS[split], cluster, speaker, text, float(classes.index(emotion)))
+        made[key] = Utterance(key, SPLITS[split], cluster, speaker, text, float(classes.index(emotion)))
     return list(made.values())
 
 

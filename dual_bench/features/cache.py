@@ -58,21 +58,28 @@ class FeatureStore:
 
     def ensure(self, keys: Sequence[str], encode: EncodeRows) -> tuple[Ragged, int]:
         """The sequences of ``keys``, memory-mapped, and how many had to be encoded now."""
-        encoded = self.fill(keys, encode)
-        return self.find(keys), encoded
+        index, encoded = self._filled(keys, encode)
+        return self._rows(index, keys), encoded
 
     def fill(self, keys: Sequence[str], encode: EncodeRows) -> int:
         """Store what ``encode`` gives of those ``keys`` that are not here yet, and say how many these are."""
-        index = self._read_index()
-        if all(key in index for key in keys):
-            return 0
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / "lock"):
-            return self._append(self._read_index(), keys, encode)
+        return self._filled(keys, encode)[1]
 
     def find(self, keys: Sequence[str]) -> Ragged:
         """The sequences of ``keys``, memory-mapped; KeyError where one was never stored."""
+        return self._rows(self._read_index(), keys)
+
+    def _filled(self, keys: Sequence[str], encode: EncodeRows) -> tuple[dict[str, tuple[int, int]], int]:
+        """The index with all that ``encode`` gives, read once where nothing is to do, and how many were stored now."""
         index = self._read_index()
+        if all(key in index for key in keys):
+            return index, 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "lock"):
+            index = self._read_index()
+            return index, self._append(index, keys, encode)
+
+    def _rows(self, index: dict[str, tuple[int, int]], keys: Sequence[str]) -> Ragged:
         starts, lengths = np.array([index[key] for key in keys], np.int64).reshape(-1, 2).T
         return Ragged.map(self._values, self.width, starts, lengths)
 

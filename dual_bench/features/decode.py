@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dual_bench.features.media import Clip, MediaError, Picture, frames, sound
+from dual_bench.features.mixing import SAMPLE_RATE
 from dual_bench.types import UserError
 
 T = TypeVar("T")
-SAMPLE_RATE = 16_000
-"""Hz."""
 CRASHED = "makes the decoder crash"
 
 
