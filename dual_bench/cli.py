@@ -1,11 +1,13 @@
-"""The command line: parses, calls, prints. Exit code 2 is the user's mistake, 1 ours, 130 an interrupt."""
+"""The command line: parses, calls, prints. Exit code 2 is the user's mistake, 1 ours, 130 an interrupt.
+
+Each command imports what it needs when it is called, so that none waits for the libraries of another.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,11 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from dual_bench.catalog import CATALOGS, did_you_mean, split_specs
 from dual_bench.cli_data import data_app
 from dual_bench.screen import explained, progress, screen
-from dual_bench.study import questions
-from dual_bench.types import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -274,7 +273,9 @@ def report(
 ) -> None:
     """Render the report of a run, or one of several, from stored rows alone; or of predictions of another toolkit."""
     with explained():
+        from dual_bench.catalog import did_you_mean
         from dual_bench.report.render import FORMATS, USUAL, render, render_predictions
+        from dual_bench.types import UserError
 
         chosen = _joined(formats) or list(USUAL)
         for name in chosen:
@@ -371,6 +372,10 @@ def list_parts(
 ) -> None:
     """Show the corpora, models, corruptions, metrics, encoders, layouts, studies and ablations there are."""
     with explained():
+        from dual_bench.catalog import CATALOGS, did_you_mean
+        from dual_bench.study import questions
+        from dual_bench.types import UserError
+
         shelves = {title: {n: e.summary for n, e in catalog.parts.items()} for title, catalog in CATALOGS.items()}
         shelves |= {"studies": questions(ablations=False), "ablations": questions(ablations=True)}
         if kind is not None and kind not in shelves:
@@ -385,6 +390,8 @@ def list_parts(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib import metadata
+
         screen.print(metadata.version("dual-bench"))
         raise typer.Exit
 
@@ -403,6 +410,9 @@ def main(
 
 
 def _joined(values: Many) -> list[str] | None:
+    from dual_bench.catalog import split_specs
+    from dual_bench.types import UserError
+
     if values is None:
         return None
     joined = [part for value in values for part in split_specs(value)]
@@ -412,6 +422,8 @@ def _joined(values: Many) -> list[str] | None:
 
 
 def _models(values: Many) -> list[str] | None:
+    from dual_bench.catalog import CATALOGS
+
     joined = _joined(values)
     return list(CATALOGS["models"].parts) if joined == ["all"] else joined
 

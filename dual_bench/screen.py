@@ -6,20 +6,15 @@ import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
-from dual_bench.types import DualBenchError, Report, UserError
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from dual_bench.types import Report
 
 screen = Console(emoji=False)
 errors = Console(stderr=True, emoji=False)
@@ -28,6 +23,15 @@ errors = Console(stderr=True, emoji=False)
 @contextmanager
 def progress() -> Iterator[Report]:
     """A bar for each stage of a run, with the time left."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         SpinnerColumn(),
         TextColumn("{task.fields[stage]:<7}"),
@@ -53,6 +57,8 @@ def progress() -> Iterator[Report]:
 @contextmanager
 def explained() -> Iterator[None]:
     """Turn what goes wrong into one sentence and an exit code."""
+    from dual_bench.types import DualBenchError, UserError
+
     try:
         yield
     except UserError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from calling import invoke, refused
+from made_run import Made, write
 from tiny import write_corpus
 
 from dual_bench import provenance
@@ -196,17 +197,39 @@ def test_a_checkout_runs_without_being_installed() -> None:
     assert "audio-vision" in shown.stdout
 
 
-def test_help_and_list_do_not_import_torch() -> None:
-    code = """
+SLOW_LIBRARIES = {"av", "bokeh", "dlib", "huggingface_hub", "jinja2", "matplotlib", "optuna", "pandas", "pocketsphinx"}
+SLOW_LIBRARIES |= {"pooch", "pyarrow", "requests", "scipy", "sentence_transformers", "sklearn", "timm", "tokenizers"}
+SLOW_LIBRARIES |= {"torch", "torchaudio", "transformers"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        (["--help"], ""),
+        (["run", "--help"], ""),
+        (["data", "--help"], ""),
+        (["list"], ""),
+        (["preview", "hello there", "--corruption", "typo,word-drop"], ""),
+        (["preview", "hello there"], "scipy"),
+        (["report", "made", "--format", "md"], "jinja2 matplotlib pandas pyarrow scipy"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_loads_no_library_that_it_does_not_need(arguments: list[str], needed: str, tmp_path: Path) -> None:
+    if "made" in arguments:
+        small = Made(models=("dual", "text-only"), regimes=("clean",), corruptions=("word-drop",), rates=(1.0,))
+        write(tmp_path / "made", small)
+    code = f"""
 import sys
 from dual_bench.cli import app
-try: app({})
-except SystemExit: pass
-print('torch' in sys.modules)
+try: app({arguments})
+except SystemExit as ended: assert not ended.code
+print("loaded:", *{{name.partition(".")[0] for name in sys.modules}})
 """
-    for call in (["--help"], ["list"]):
-        shown = subprocess.run([sys.executable, "-c", code.format(call)], capture_output=True, text=True, check=True)
-        assert shown.stdout.strip().endswith("False")
+    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    loaded = set(shown.stdout.splitlines()[-1].split())
+    assert {"dual_bench", "typer"} < loaded
+    assert loaded & SLOW_LIBRARIES <= set(needed.split())
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_tables_as_an_unbroken_one(manifest: Path, tmp_path: Path) -> None:
