@@ -18,12 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from dual_bench.cli_data import data_app
-from dual_bench.screen import explained, progress, screen
+from dual_bench.screen import explained, progress, screen, tell_time
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dual_bench.plan import Plan
+    from dual_bench.profile import Stopwatch
     from dual_bench.report.render import Rendered
     from dual_bench.schema import StudyInfo
 
@@ -75,6 +76,7 @@ Out = Annotated[Path | None, typer.Option(help="Folder of results; by default re
 Data = Annotated[Path, typer.Option(envvar="DUAL_BENCH_DATA", help="Folder of the real corpora.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core.")]
+Profiled = Annotated[bool, typer.Option("--profile", help="Show where the time went, and keep it in profile.json.")]
 
 
 @app.command()
@@ -107,9 +109,13 @@ def run(
     data: Data = Path("data"),
     device: Device = "auto",
     jobs: Jobs = 0,
+    profile: Profiled = False,
 ) -> None:
     """Train the models of a study, corrupt the test words, score, compare, and write a report."""
     with explained():
+        from dual_bench.profile import Stopwatch
+
+        watch = Stopwatch() if profile else None
         from dual_bench.plan import read_plan
 
         given = _overrides(
@@ -119,7 +125,7 @@ def run(
         given |= {key: value for key, value in named.items() if value is not None}
         if dataset is not None and metric is None:
             given["metric"] = ""  # the study's own may not suit this corpus
-        _carry_out(read_plan(study, given), None, data, out, device, jobs)
+        _carry_out(read_plan(study, given), None, data, out, device, jobs, watch)
 
 
 @app.command()
@@ -149,9 +155,13 @@ def ablate(
     data: Data = Path("data"),
     device: Device = "auto",
     jobs: Jobs = 0,
+    profile: Profiled = False,
 ) -> None:
     """Train a baseline and its variants, and say which part makes a difference, which does not, and what is open."""
     with explained():
+        from dual_bench.profile import Stopwatch
+
+        watch = Stopwatch() if profile else None
         from dual_bench.ablation import read_study
 
         given = _overrides(
@@ -161,7 +171,7 @@ def ablate(
         given |= {key: value for key, value in named.items() if value is not None}
         plan, record = read_study(study, given)
         screen.print(f"study: {record.where}", soft_wrap=True, highlight=False)
-        _carry_out(plan, record, data, out, device, jobs)
+        _carry_out(plan, record, data, out, device, jobs, watch)
 
 
 @app.command()
@@ -233,19 +243,34 @@ def _overrides(
     return {key: value for key, value in chosen.items() if value is not None}
 
 
-def _carry_out(plan: Plan, study: StudyInfo | None, data: Path, out: Path | None, device: str, jobs: int) -> None:
-    """Do what is still to do, and render the report."""
+def _carry_out(
+    plan: Plan,
+    study: StudyInfo | None,
+    data: Path,
+    out: Path | None,
+    device: str,
+    jobs: int,
+    watch: Stopwatch | None,
+) -> None:
+    """Do what is still to do, render the report, and say where the time went if there is a watch on it."""
     from dual_bench import runner
     from dual_bench.features.cache import default_folder
 
     with progress() as report:
+        if watch is not None:
+            report = watch.watching(report)
         result = runner.run(plan, data, default_folder(), Path("reports"), out, device, jobs, report, study)
     elsewhere = f", {result.found} taken from other runs" if result.found else ""
     screen.print(
         f"{result.trained} models trained, {result.skipped} found finished{elsewhere}; "
         f"{result.encoded} items encoded now."
     )
+    if watch is None:
+        _render(result.folder)
+        return
+    watch.begin("report")
     _render(result.folder)
+    tell_time(watch.stages(), result)
 
 
 @app.command()

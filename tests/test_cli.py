@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -41,17 +42,25 @@ def manifest(tmp_path: Path) -> Path:
 
 def test_run_ends_with_a_report_and_says_where(manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = invoke("run", "--dataset", manifest, *SMALL, "--out", out, "--jobs", 1)
+    result = invoke("run", "--dataset", manifest, *SMALL, "--out", out, "--jobs", 1, "--profile")
     assert result.exit_code == 0, result.output
     assert str(out / "index.html") in result.stdout.replace("\n", "")
+    assert f"profile: {out / 'profile.json'}" in result.stdout.replace("\n", "")
+    profile = json.loads((out / "profile.json").read_text())
+    assert {"start", "corpus", "noise", "models", "report"} <= set(profile["stages"])
+    assert all(seconds >= 0 for seconds in profile["stages"].values())
+    assert sorted((m["system"], m["trainings"]) for m in profile["models"]) == [
+        ("dual:width=8", 4),  # two regimes, two seeds
+        ("text-only:width=8", 4),
+    ]
     for part in ("index.html", "report.md", "run.json", "texts.parquet"):
         assert (out / part).stat().st_size > 0
     assert list((out / "tables").glob("*.csv"))
     assert list((out / "figures").glob("*.svg"))
-    before = {p: p.read_bytes() for p in (out / "tables").iterdir()}
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     again = invoke("report", out)
     assert again.exit_code == 0, again.output
-    assert {p: p.read_bytes() for p in (out / "tables").iterdir()} == before
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
 
 
 @pytest.mark.parametrize(
@@ -342,11 +351,22 @@ def test_ablate_says_where_the_study_was_found_and_ends_with_verdicts(
     assert "Does SDM matter?" in page
     assert "Not from that file, but from flags" in page
     again = invoke(
-        "ablate", study, "--dataset", manifest, *FEW, "--out", tmp_path / "reports" / "more", "--margin", 0.1
+        "ablate",
+        study,
+        "--dataset",
+        manifest,
+        *FEW,
+        "--out",
+        tmp_path / "reports" / "more",
+        "--margin",
+        0.1,
+        "--profile",
     )
     assert again.exit_code == 0, again.output
     assert "0 models trained" in again.stdout
     assert "4 taken from other runs" in again.stdout.replace("\n", " ")
+    assert "no model was trained now, so profile.json is not written" in again.stdout
+    assert not (tmp_path / "reports" / "more" / "profile.json").exists()
 
 
 @pytest.mark.parametrize(
