@@ -7,8 +7,8 @@ Made in FOLDER, and removed afterwards, is a corpus such as ``data extract`` wri
 utterances that is 41 GB, and as much disk is needed; ``--share N`` writes the features of N utterances only, which the
 others repeat: what lies in memory has the same shape, and takes the same room, but the disk reads less.
 
-Each study runs in a fresh process, as ``dual-bench run`` does it: two models, two regimes, noise in the words, the
-report at the end. Every 0.2 s all its processes are looked at: *held* is what nothing but the end of a process gives
+Each study runs in a fresh process, as ``dual-bench run`` does it: two models trained on noisy words for an epoch
+each, tested on clean words, noisy ones and none, probed, and the report. Every 0.2 s all its processes are looked at: *held* is what nothing but the end of a process gives
 back, anonymous and shared memory (RssAnon and RssShmem of ``/proc/PID/status``); *mapped* are pages of files, which the
 kernel takes away when it needs them, counted once for each process that sees them. What 0.2 s may miss, a limit
 catches: no process may map more writable memory of its own (RLIMIT_DATA) than its share of ``--limit``.
@@ -57,11 +57,11 @@ _ROWS = 200_000
 STUDY = """name = "memory"
 dataset = "{corpus}"
 models = ["dual", "lf-dnn"]
-regimes = ["clean", "mixed"]
+regimes = ["mixed"]
 corruptions = ["word-drop", "utterance-drop"]
 rates = [0.0, 0.5, 1.0]
 draws = 1
-seeds = 2
+seeds = 1
 presets = ""
 
 [training]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -195,7 +196,9 @@ class Resident:
 
 def _tensors(ragged: Ragged, device: str) -> tuple[Tensor, Tensor, Tensor]:
     parts = (ragged.values, ragged.starts, ragged.lengths)
-    values, starts, lengths = (torch.from_numpy(part).to(device) for part in parts)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing is ever written to it
+        values, starts, lengths = (torch.from_numpy(part).to(device) for part in parts)
     return values, starts, lengths
 
 
