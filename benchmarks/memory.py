@@ -7,11 +7,12 @@ Made in FOLDER, and removed afterwards, is a corpus such as ``data extract`` wri
 utterances that is 41 GB, and as much disk is needed; ``--share N`` writes the features of N utterances only, which the
 others repeat: what lies in memory has the same shape, and takes the same room, but the disk reads less.
 
-Each study runs in a fresh process, as ``dual-bench run`` does it: two models trained on noisy words for an epoch
-each, tested on clean words, noisy ones and none, probed, and the report. Every 0.2 s all its processes are looked at: *held* is what nothing but the end of a process gives
-back, anonymous and shared memory (RssAnon and RssShmem of ``/proc/PID/status``); *mapped* are pages of files, which the
-kernel takes away when it needs them, counted once for each process that sees them. What 0.2 s may miss, a limit
-catches: no process may map more writable memory of its own (RLIMIT_DATA) than its share of ``--limit``.
+Each study runs in a fresh process, as ``dual-bench run`` does it: two models trained on noisy words for an epoch each,
+tested on clean words, noisy ones and none, probed, and the report. Every 0.2 s all its processes are looked at: *held*
+is what nothing but the end of a process gives back, anonymous and shared memory (RssAnon and RssShmem of
+``/proc/PID/status``); *mapped* are pages of files, which the kernel takes away when it needs them, counted once for
+each process that sees them. What 0.2 s may miss, a limit catches: no process may map more writable memory of its own
+(RLIMIT_DATA) than its share of ``--limit``.
 """
 
 from __future__ import annotations

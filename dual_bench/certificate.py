@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from dual_bench.training import Resident, autocast, chunks, trunk_states
+from dual_bench.inputs import Resident
+from dual_bench.training import autocast, chunks, trunk_states
 from dual_bench.types import FloatArray, IntArray, Task
 
 

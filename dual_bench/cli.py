@@ -52,6 +52,14 @@ Severities = Annotated[Many, _listed("In place of rates, 1 to 5: word error rate
 Draws = Annotated[int | None, typer.Option(help="Noise draws at each rate.")]
 Seeds = Annotated[int | None, typer.Option(help="Trainings of each model.")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs at most.")]
+Pack = Annotated[
+    str | None,
+    typer.Option(help="How many seeds of a model are trained stacked, or 'auto': as many as this machine does best."),
+]
+Bucketing = Annotated[
+    bool | None,
+    typer.Option("--bucketing/--no-bucketing", help="Whether utterances of like length share a batch in training."),
+]
 RootSeed = Annotated[int | None, typer.Option(help="Seed of all noise and all training.")]
 Dependency = Annotated[
     bool | None,
@@ -98,6 +106,8 @@ def run(
     draws: Draws = None,
     seeds: Seeds = None,
     epochs: Epochs = None,
+    pack: Pack = None,
+    bucketing: Bucketing = None,
     root_seed: RootSeed = None,
     dependency: Dependency = None,
     encoder: Encoding = None,
@@ -114,8 +124,8 @@ def run(
         from dual_bench.plan import read_plan
 
         given = _overrides(
-            dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed, dependency, encoder
-        )
+            dataset, regimes, corruptions, rates, severities, draws, seeds, root_seed, dependency, encoder
+        ) | _training(epochs, pack, bucketing)
         named = {"models": _models(models), "metric": metric, "presets": presets, "name": name}
         given |= {key: value for key, value in named.items() if value is not None}
         if dataset is not None and metric is None:
@@ -134,6 +144,8 @@ def ablate(
     draws: Draws = None,
     seeds: Seeds = None,
     epochs: Epochs = None,
+    pack: Pack = None,
+    bucketing: Bucketing = None,
     root_seed: RootSeed = None,
     dependency: Dependency = None,
     encoder: Encoding = None,
@@ -156,8 +168,8 @@ def ablate(
         from dual_bench.ablation import read_study
 
         given = _overrides(
-            dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed, dependency, encoder
-        )
+            dataset, regimes, corruptions, rates, severities, draws, seeds, root_seed, dependency, encoder
+        ) | _training(epochs, pack, bucketing)
         named = {"metric": metric, "margin": margin, "primary": _joined(primary), "presets": presets, "name": name}
         given |= {key: value for key, value in named.items() if value is not None}
         plan, record = read_study(study, given)
@@ -176,6 +188,7 @@ def tune(
     rates: Rates = None,
     severities: Severities = None,
     epochs: Epochs = None,
+    bucketing: Bucketing = None,
     root_seed: RootSeed = None,
     encoder: Encoding = None,
     out: Annotated[
@@ -192,8 +205,8 @@ def tune(
         from dual_bench.plan import read_plan
 
         given = _overrides(
-            dataset, regimes, corruptions, rates, severities, None, None, epochs, root_seed, None, encoder
-        )
+            dataset, regimes, corruptions, rates, severities, None, None, root_seed, None, encoder
+        ) | _training(epochs, None, bucketing)
         given |= {"metric": ""} | ({} if models is None else {"models": _models(models)})
         with progress() as report:
             found = tuning.tune(read_plan(study, given), trials, data, default_folder(), out, device, jobs, report)
@@ -210,7 +223,6 @@ def _overrides(
     severities: Many,
     draws: int | None,
     seeds: int | None,
-    epochs: int | None,
     root_seed: int | None,
     dependency: bool | None,
     encoders: Many,
@@ -228,10 +240,16 @@ def _overrides(
         "seeds": seeds,
         "root_seed": root_seed,
         "dependency": dependency,
-        "training": None if epochs is None else {"epochs": epochs},
         "encoders": None if encoders is None else by_modality(encoders),
     }
     return {key: value for key, value in chosen.items() if value is not None}
+
+
+def _training(epochs: int | None, pack: str | None, bucketing: bool | None) -> dict[str, Any]:
+    """The table ``training`` of a study, as far as flags replace it."""
+    given = {"epochs": epochs, "pack": pack, "bucketing": bucketing}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    return {"training": chosen} if chosen else {}
 
 
 def _carry_out(plan: Plan, study: StudyInfo | None, data: Path, out: Path | None, device: str, jobs: int) -> None:

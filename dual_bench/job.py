@@ -14,9 +14,10 @@ from torch import nn
 from dual_bench import training
 from dual_bench.certificate import Certificate, certify
 from dual_bench.features.encoder import DEFAULTS, TextEncoder, text_encoder
+from dual_bench.inputs import Inputs, Resident
 from dual_bench.models.spec import ModelSpec, modalities_of, parameter_count
 from dual_bench.probe import Probe, probe
-from dual_bench.training import Examples, Inputs, Queries
+from dual_bench.training import Examples, Queries
 from dual_bench.types import Task
 from dual_bench.worst import Attack, Found, attack
 
@@ -31,16 +32,16 @@ _NOTHING = Queries(np.empty(0, np.int64), np.empty(0, np.int64))
 class Job:
     """All that training and prediction see, in one parcel for a process.
 
-    ``stream`` names the first weights, the batches and the dropout. It knows the seed and the fold, not the model and
-    not the regime: all models read the same batches in the same order, and models of one shape start from the same
-    weights.
+    There is a model for each of ``streams``, and they are trained stacked where there are several. A stream names the
+    first weights, the batches and the dropout. It knows the seed and the fold, not the model and not the regime: all
+    models read the same batches in the same order, and models of one shape start from the same weights.
 
     Test labels are not among it, but in ``attack``: the worst case is sought with the truth, on frozen weights.
     """
 
     spec: ModelSpec
     settings: BaseModel
-    stream: tuple[str | int, ...]
+    streams: tuple[tuple[str | int, ...], ...]
     task: Task
     training: training.TrainingSettings
     inputs: Inputs
@@ -76,24 +77,31 @@ def _encoder(spec: str, device: str) -> TextEncoder:
     return text_encoder(spec, device)
 
 
-def trained(job: Job) -> tuple[nn.Module, training.Resident, training.Fit]:
-    """Build a model and train it; asks nothing of the test part."""
-    module = training.build(job.spec, job.settings, job.inputs.widths, job.task, *job.stream).to(job.device)
-    resident = training.Resident(job.inputs, job.train.rows, modalities_of(module), job.device)
-    own = training.settings_for(job.settings, job.training)
-    fit = training.fit(module, resident, job.train, job.validation, job.task, own, *job.stream, absent=job.absent)
-    return module, resident, fit
+def trained(job: Job) -> tuple[list[nn.Module], Resident, list[training.Fit]]:
+    """Build the models and train them; asks nothing of the test part."""
+    widths = job.inputs.widths
+    modules = [training.build(job.spec, job.settings, widths, job.task, *one).to(job.device) for one in job.streams]
+    resident = Resident(job.inputs, job.train.rows, modalities_of(modules[0]), job.device)
+    parts = (resident, job.train, job.validation, job.task, training.settings_for(job.settings, job.training))
+    if len(modules) == 1:
+        return modules, resident, [training.fit(modules[0], *parts, *job.streams[0], absent=job.absent)]
+    modules, fits = training.fit_stacked(modules, *parts, job.streams, job.absent)
+    return modules, resident, fits
 
 
-def work(job: Job) -> Outcome:
-    """Train one model and ask it everything."""
+def work(job: Job) -> list[Outcome]:
+    """Train the models and ask them everything; an outcome for each stream."""
     with training.exact_repeats(job.device, THREADS):
-        module, resident, fit = trained(job)
-        began = time.perf_counter()
-        scores = training.predict(module, resident, job.task, job.queries)
-        encoder = _encoder(job.encoder, job.device)
-        worst = None if job.attack is None else attack(module, resident, job.task, job.attack, encoder)
-        certificate = certify(module, resident, np.unique(job.queries.rows))
-        probed = None if job.probe is None else probe(module, resident, job.task, job.probe)
-        seconds = time.perf_counter() - began
-        return Outcome(scores, worst, certificate, probed, fit, parameter_count(module), seconds)
+        modules, resident, fits = trained(job)
+        return [_asked(job, module, resident, fit) for module, fit in zip(modules, fits, strict=True)]
+
+
+def _asked(job: Job, module: nn.Module, resident: Resident, fit: training.Fit) -> Outcome:
+    began = time.perf_counter()
+    scores = training.predict(module, resident, job.task, job.queries)
+    encoder = _encoder(job.encoder, job.device)
+    worst = None if job.attack is None else attack(module, resident, job.task, job.attack, encoder)
+    certificate = certify(module, resident, np.unique(job.queries.rows))
+    probed = None if job.probe is None else probe(module, resident, job.task, job.probe)
+    seconds = time.perf_counter() - began
+    return Outcome(scores, worst, certificate, probed, fit, parameter_count(module), seconds)

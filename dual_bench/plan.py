@@ -40,7 +40,7 @@ from dual_bench.types import CLEAN, TRANSCRIPT_PREFIX, Condition, Corpus, Modali
 
 Regime = Literal["clean", "matched", "mixed", "modality-dropout"]
 DEFAULT_STUDY = "default"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raised whenever the same plan would give other numbers; part of every digest."""
 
 
@@ -207,6 +207,8 @@ class Cell:
     fold: int
     conditions: tuple[int, ...]
     """Numbers of conditions of the plan: all of them; of a ``matched`` model those alone that it was trained for."""
+    pack: tuple[int, int]
+    """The first of the seeds that are trained stacked with it, itself among them, and how many there are; 1 alone."""
     probed: bool
     """Whether it is asked what it says with modalities taken away: never a ``matched`` model that trained on noise, as
     it is not asked about clean text."""
@@ -227,9 +229,9 @@ class Cell:
 
     @property
     def training(self) -> tuple[str | int, ...]:
-        """Cells of equal key share their training."""
+        """Cells of equal key share their training, those of a pack with seeds of their own."""
         regime, corruption, rate = self.reads
-        return self.variant.model, self.variant.changed, regime, corruption, repr(rate), self.seed, self.fold
+        return *self.pack, self.variant.model, self.variant.changed, regime, corruption, repr(rate), self.fold
 
 
 def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
@@ -359,7 +361,7 @@ def cells(
         "corpus": corpus.fingerprint,
         "encoders": dict(encoders),
         "device": device,
-        "training": plan.training.model_dump(mode="json"),
+        "training": plan.training.model_dump(mode="json", exclude={"pack"}),
         "root_seed": plan.root_seed,
     }
     asked = _asked(plan, conditions)
@@ -372,6 +374,7 @@ def cells(
     }
     for seed in range(plan.seeds):
         for variant in compared:
+            pack = _pack(plan, variant, seed)
             for regimen, numbers in asked.items():
                 probed = plan.dependency and conditions[numbers[0]] == CLEAN
                 for fold, name in enumerate(each.name for each in corpus.folds):
@@ -384,11 +387,23 @@ def cells(
                         "fold": name,
                         "probe": plan.draws if probed else None,
                     }
+                    if pack[1] > 1:
+                        own["pack"] = pack
                     if source := MODELS.source(variant.model):
                         own["source"] = source
                     digest = digest_of(shared | own | about[regimen])
-                    found.append(Cell(digest, variant, settings, regimen, seed, fold, numbers, probed))
+                    found.append(Cell(digest, variant, settings, regimen, seed, fold, numbers, pack, probed))
     return tuple(found)
+
+
+def _pack(plan: Plan, variant: Variant, seed: int) -> tuple[int, int]:
+    """The pack of a seed: the plan alone decides, not what is left to do."""
+    size = plan.training.pack
+    assert size != "auto", "a plan's packs are settled before its cells"
+    if not variant.spec.stackable:
+        size = 1
+    first = seed - seed % size
+    return first, min(size, plan.seeds - first)
 
 
 def _asked(plan: Plan, conditions: Sequence[Condition]) -> dict[Regimen, tuple[int, ...]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,13 @@ from dual_bench.catalog import did_you_mean
 from dual_bench.features.cache import FeatureStore, content_key
 from dual_bench.features.encoder import DEFAULTS, Encoder, Encoders, encode_in_batches, encoders_of
 from dual_bench.features.text import sentence_distances
+from dual_bench.inputs import Inputs, Scale, binned, feature_scale
 from dual_bench.job import Job
+from dual_bench.packing import settled
 from dual_bench.plan import Cell, Plan, cells, check, depends_on_model, load_corpus, plan_digest, quantities
 from dual_bench.preset import Preset, read_preset
-from dual_bench.training import Examples, Inputs
-from dual_bench.types import Condition, Corpus, IntArray, Modality, Ragged, Report, UserError
+from dual_bench.training import Examples
+from dual_bench.types import Condition, Corpus, IntArray, Modality, Ragged, Report, Task, UserError, Widths
 from dual_bench.words import Words, encode, scale_of, words_of
 
 
@@ -43,6 +45,8 @@ class Asked:
     digest: str
     scale: tuple[schema.SeverityPoint, ...]
     conditions: tuple[Condition, ...]
+    packing: str
+    """What was measured to choose how many seeds are trained stacked."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,10 @@ class Encoded(Asked):
 
     words: Words
     measured: pd.DataFrame
-    inputs: Inputs
+    inputs: Mapping[int, Inputs]
+    """By the bins that voice and face are averaged onto; 0 where they are as they came."""
+    scales: tuple[Mapping[Modality, Scale], ...]
+    """Of each fold."""
     encoded: int
 
     @property
@@ -80,12 +87,29 @@ def ask(
     names |= {str(m): signal.encoder for m, signal in corpus.signals.items() if signal.encoder}
     scale = scale_of(plan, corpus, cache, lambda name: report("scale", 0, 0, f"severities of {name}"))
     conditions = plan.conditions(corpus, scale)
+    packing = ""
+    if plan.training.pack == "auto":
+        widths = _widths(corpus, using)
+        about = (len(corpus.folds), widths, corpus.task, device, cache, lambda what: report("packs", 0, 0, what))
+        plan, packing = settled(plan, *about)
     wanted = cells(plan, corpus, conditions, names, device, preset)
     for name in study.primary if study else ():
         if name not in (known := quantities(plan, conditions)):
             raise UserError(f"nothing is measured that is called '{name}'{did_you_mean(name, known)}")
     digest = plan_digest(plan, wanted, study, preset)
-    return Asked(plan, study, corpus, device, using, names, preset, wanted, digest, scale, conditions)
+    return Asked(plan, study, corpus, device, using, names, preset, wanted, digest, scale, conditions, packing)
+
+
+def _widths(corpus: Corpus, using: Encoders) -> Widths:
+    """Features a step, before any is made."""
+
+    def width(modality: Modality) -> int:
+        signal = corpus.signals.get(modality)
+        if signal is None or signal.kind != "features":
+            return 1 if signal is None else int(getattr(using, modality).width)
+        return signal.items.width if isinstance(signal.items, Ragged) else int(signal.items[0].shape[1])
+
+    return Widths(width("audio"), width("vision"), using.text.width)
 
 
 def encode_all(asked: Asked, cache: Path, report: Report = in_silence) -> Encoded:
@@ -101,13 +125,41 @@ def encode_all(asked: Asked, cache: Path, report: Report = in_silence) -> Encode
     text, texts = encode(words, using.text, cache, lambda done, total: report("words", done, total, detail))
     clean = np.tile(words.test[0, words.tested], len(shared))
     cosine = sentence_distances(text, clean, words.test[:, words.tested].ravel())
-    inputs = Inputs(audio[0], vision[0], text)
+    whole = Inputs(audio[0], vision[0], text)
     built = {(cell.variant.model, repr(cell.settings)): cell for cell in asked.wanted}
-    for cell in built.values():  # settings that cannot be built are found before anything is written
-        training.build(cell.variant.spec, cell.settings, inputs.widths, corpus.task, "check")
-    measured = words.table.assign(cosine=cosine)
-    encoded = audio[1] + vision[1] + texts
-    return Encoded(**vars(asked), words=words, measured=measured, inputs=inputs, encoded=encoded)
+    # settings that cannot be built are found before anything is written
+    bins = {_bins(cell, whole, corpus.task) for cell in built.values()}
+    return Encoded(
+        **vars(asked),
+        words=words,
+        measured=words.table.assign(cosine=cosine),
+        inputs={count: _averaged(asked, whole, count, cache, report) for count in sorted(bins | {0})},
+        scales=tuple(_scales(whole, fold.train) for fold in corpus.folds),
+        encoded=audio[1] + vision[1] + texts,
+    )
+
+
+def _bins(cell: Cell, whole: Inputs, task: Task) -> int:
+    """How many bins the cell's model averages voice and face onto; 0 where it does not say so."""
+    module = training.build(cell.variant.spec, cell.settings, whole.widths, task, "bins")
+    return int(getattr(module, "bins", 0))
+
+
+def _averaged(asked: Asked, whole: Inputs, bins: int, cache: Path, report: Report) -> Inputs:
+    """Voice and face on ``bins`` (``inputs.binned``)."""
+    if not bins:
+        return whole
+    identity = f"{asked.corpus.fingerprint} {asked.encoders}"
+
+    def progress(done: int, total: int) -> None:
+        report("bins", done, total, f"voice and face onto {bins} bins")
+
+    audio = binned(whole.audio, bins, f"audio {identity}", cache, progress)
+    return replace(whole, audio=audio, vision=binned(whole.vision, bins, f"vision {identity}", cache, progress))
+
+
+def _scales(whole: Inputs, train: IntArray) -> dict[Modality, Scale]:
+    return {"audio": feature_scale(whole.audio, train), "vision": feature_scale(whole.vision, train)}
 
 
 def _encoded(corpus: Corpus, modality: Modality, encoder: Encoder, cache: Path, report: Report) -> tuple[Ragged, int]:
@@ -135,16 +187,17 @@ def _encoded(corpus: Corpus, modality: Modality, encoder: Encoder, cache: Path, 
     return FeatureStore(folder, encoder.width).ensure(keys, encode)
 
 
-def training_job(ready: Encoded, cell: Cell, *stream: str | int) -> Job:
-    """What the cell sees in training, and nothing of the test part."""
-    corpus, words, fold = ready.corpus, ready.words, ready.corpus.folds[cell.fold]
+def training_job(ready: Encoded, cell: Cell, streams: Sequence[tuple[str | int, ...]]) -> Job:
+    """What the cell sees in training, once for each stream, and nothing of the test part."""
+    corpus, words, fold, whole = ready.corpus, ready.words, ready.corpus.folds[cell.fold], ready.inputs[0]
+    bins = _bins(cell, whole, corpus.task)
     return Job(
         cell.variant.spec,
         cell.settings,
-        stream,
+        tuple(streams),
         corpus.task,
         ready.plan.training,
-        ready.inputs,
+        replace(ready.inputs.get(bins, whole), scales=ready.scales[cell.fold]),
         _examples(corpus, fold.train, words.training[cell.reads][cell.fold]),
         _examples(corpus, fold.validation, words.validation[cell.reads][cell.fold]),
         ready.plan.training.modality_dropout if cell.reads.regime == "modality-dropout" else 0.0,

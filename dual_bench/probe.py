@@ -28,8 +28,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dual_bench.inputs import Resident
 from dual_bench.seeding import generator
-from dual_bench.training import Resident, answer, autocast, chunks, scores_of, without
+from dual_bench.training import answer, autocast, chunks, scores_of, without
 from dual_bench.types import (
     ABSENT_PREFIX,
     ADDITIVE,

@@ -77,7 +77,7 @@ def run(
         folder.write_texts(texts)  # the same bytes, unless they were damaged
         return RunResult(folder.path, 0, done, 0, ready.encoded)
     sittings = 1 + (earlier.provenance.sittings if earlier else 0)
-    environment = provenance.gather(ready.device, THREADS, jobs, sittings)
+    environment = provenance.gather(ready.device, THREADS, jobs, sittings).model_copy(update={"packing": ready.packing})
     info = _describe(ready, environment).model_copy(update={"found": earlier.found if earlier else 0})
     began = time.perf_counter()
     folder.sweep()
@@ -118,16 +118,16 @@ def _work_off(
     ready: Prepared, pending: Sequence[Cell], jobs: int, environment: schema.Provenance, report: Report
 ) -> None:
     """Train, predict and store the pending cells; those that share their training together."""
-    in_order = sorted(pending, key=lambda cell: (cell.seed, cell.training, cell.regimen))
+    in_order = sorted(pending, key=lambda cell: (cell.training, cell.seed, cell.regimen))
     groups = [list(group) for _, group in groupby(in_order, key=lambda cell: cell.training)]
     waiting = {group[0].digest: group[0].title for group in groups}
     done, total = len(ready.wanted) - len(pending), len(ready.wanted)
     with executor_of(jobs, len(groups)) as executor:
         running = jobs if executor else 1
         report("models", done, total, ", ".join(list(waiting.values())[:running]))
-        for group, outcome, queries in _outcomes(executor, groups, partial(_job, ready)):
+        for group, outcomes, queries in _outcomes(executor, groups, partial(_job, ready)):
             for cell in group:
-                _store_cell(ready, cell, outcome, queries, environment)
+                _store_cell(ready, cell, outcomes[cell.seed - cell.pack[0]], queries, environment)
             done += len(group)
             del waiting[group[0].digest]
             report("models", done, total, ", ".join(list(waiting.values())[:running]))
@@ -135,14 +135,15 @@ def _work_off(
 
 def _outcomes(
     executor: Executor | None, groups: Sequence[list[Cell]], job_of: Callable[[list[Cell]], Job]
-) -> Iterator[tuple[list[Cell], Outcome, Queries]]:
-    """The outcome of each group of cells that share their training, in the order they finish."""
+) -> Iterator[tuple[list[Cell], list[Outcome], Queries]]:
+    """The outcomes of each group of cells that share their training, one for each seed of their pack, in the order they
+    finish."""
     if executor is None:
         for group in groups:
             job = job_of(group)
             yield group, work(job), job.queries
         return
-    futures: dict[Future[Outcome], tuple[list[Cell], Queries]] = {}
+    futures: dict[Future[list[Outcome]], tuple[list[Cell], Queries]] = {}
     for group in groups:
         job = job_of(group)
         futures[executor.submit(work, job)] = (group, job.queries)
@@ -154,11 +155,12 @@ def _outcomes(
 def _job(ready: Prepared, group: Sequence[Cell]) -> Job:
     """What cells that share their training have to do together."""
     words, cell = ready.words, group[0]
+    seeds = range(cell.pack[0], sum(cell.pack))
     fold = ready.corpus.folds[cell.fold]
     asked = sorted({number for one in group for number in one.conditions})
     chosen = [number for number in asked if number >= len(words.test)]
     return replace(
-        training_job(ready, cell, ready.plan.root_seed, cell.seed, fold.name),
+        training_job(ready, cell, [(ready.plan.root_seed, seed, fold.name) for seed in seeds]),
         queries=_queries(words.test[asked[: len(asked) - len(chosen)]][:, fold.test], fold.test),
         attack=_attack(ready, fold.test, [ready.conditions[number] for number in chosen]),
         probe=_probe(ready, fold) if any(one.probed for one in group) else None,

@@ -118,6 +118,8 @@ class Provenance(_Record):
     ended: str | None = None
     seconds: float | None = None
     """Of this sitting."""
+    packing: str = ""
+    """What was measured to choose how many seeds are trained stacked, where the plan left that open."""
     sittings: int = 1
     """How often the run was begun or taken up again; the rest tells of the last time."""
 

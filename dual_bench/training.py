@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Annotated, Any
+from functools import cached_property, partial
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -22,9 +20,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from dual_bench.inputs import Resident
 from dual_bench.models.losses import task_loss
 from dual_bench.models.spec import ModelSpec
 from dual_bench.seeding import generator, torch_stream
+from dual_bench.stacked import Stack
 from dual_bench.types import (
     MODALITIES,
     Batch,
@@ -33,13 +33,14 @@ from dual_bench.types import (
     Lesson,
     Modality,
     Output,
-    Ragged,
     Task,
     UserError,
     Widths,
 )
 
 _PREDICTION_BATCH = 512
+_POOL = 16
+"""Batches that are sorted by length together."""
 
 
 class TrainingSettings(BaseModel):
@@ -58,6 +59,16 @@ class TrainingSettings(BaseModel):
     """Largest gradient norm."""
     class_weights: bool = False
     """Weight each class by its inverse frequency in the training part (mean weight of an utterance is 1)."""
+    pack: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    """How many seeds of a model are trained stacked (``stacked``), where it can be: seeds 0 to pack - 1, and so on. It
+    changes rounding, and thus the results a little. ``auto``: as many as a short measurement finds best (``packing``).
+    """
+    bucketing: bool = False
+    """Whether a batch is made of utterances of like length: less padding, but no longer any utterance with any other.
+
+    The shuffled order is cut into pools of 16 batches, each sorted by how much is to be read; then batches are
+    shuffled.
+    """
     noisy_texts: Annotated[int, Field(ge=1)] = 8
     """Regime ``mixed``: noisy texts prepared for each training utterance; each epoch reads one, drawn anew."""
     noisy_validation_texts: Annotated[int, Field(ge=1)] = 2
@@ -66,19 +77,6 @@ class TrainingSettings(BaseModel):
     """Regime ``modality-dropout``: probability that an utterance of a batch goes without a modality, drawn for each
     modality that the model reads, and never all of them. Validation goes without as often, in
     ``noisy_validation_texts`` draws that stay the same."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What models read: voice and face of each utterance of a corpus, and a row of ``text`` for each distinct text."""
-
-    audio: Ragged
-    vision: Ragged
-    text: Ragged
-
-    @property
-    def widths(self) -> Widths:
-        return Widths(self.audio.width, self.vision.width, self.text.width)
 
 
 @dataclass(frozen=True)
@@ -147,71 +145,6 @@ def settings_for(model: BaseModel, shared: TrainingSettings) -> TrainingSettings
     return shared.model_copy(update={name: value for name, value in own.items() if value is not None})
 
 
-class Resident:
-    """The inputs on the device, voice and face standardised by the training part; batches are gathered from it."""
-
-    def __init__(self, inputs: Inputs, train: IntArray, reads: frozenset[Modality], device: str) -> None:
-        self.device = device
-        self.reads = reads
-        self._sequences: dict[Modality, tuple[Tensor, Tensor, Tensor]] = {}
-        for modality in MODALITIES:
-            ragged: Ragged = getattr(inputs, modality)
-            if modality in reads and modality != "text":
-                ragged = standardised(ragged, train)
-            elif device != "cpu":  # on the CPU a memory map will do
-                ragged = ragged.compact()
-            self._sequences[modality] = _tensors(ragged, device)
-
-    def reading(self, text: Ragged) -> Resident:
-        """The same voices and faces, with other texts."""
-        other = copy(self)
-        other._sequences = self._sequences | {"text": _tensors(text, self.device)}
-        return other
-
-    def batch(self, rows: IntArray, texts: IntArray, faces: IntArray | None = None) -> Batch:
-        """Pad and mask what the model reads; a modality it does not read comes without a valid step.
-
-        ``faces`` are the rows whose faces are seen, by default those whose voices are heard.
-        """
-        found: dict[str, Any] = {}
-        chosen = {"audio": rows, "vision": rows if faces is None else faces, "text": texts}
-        for modality in MODALITIES:
-            padded, mask = self._gather(modality, torch.from_numpy(chosen[modality]).to(self.device))
-            found |= {modality: padded, f"{modality}_mask": mask}
-        return Batch(**found)
-
-    def text(self, texts: IntArray) -> tuple[Tensor, Tensor]:
-        return self._gather("text", torch.from_numpy(texts).to(self.device))
-
-    def _gather(self, modality: Modality, rows: Tensor) -> tuple[Tensor, Tensor]:
-        values, starts, lengths = self._sequences[modality]
-        chosen = lengths[rows] if modality in self.reads else torch.zeros_like(rows)
-        steps = torch.arange(max(1, int(chosen.max())), device=self.device)
-        mask = steps < chosen[:, None]
-        if not len(values):
-            return values.new_zeros(len(rows), 1, values.shape[1]), mask
-        # padding repeats some row of the corpus: finite, and masked
-        return values[torch.where(mask, starts[rows][:, None] + steps, 0)], mask
-
-
-def _tensors(ragged: Ragged, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    parts = (ragged.values, ragged.starts, ragged.lengths)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing is ever written to it
-        values, starts, lengths = (torch.from_numpy(part).to(device) for part in parts)
-    return values, starts, lengths
-
-
-def standardised(ragged: Ragged, train: IntArray) -> Ragged:
-    """The same sequences, each feature with mean 0 and standard deviation 1 over the steps of the training part."""
-    ragged, steps = ragged.compact(), ragged.select(train).compact().values
-    if not len(steps):
-        return ragged
-    mean, spread = steps.mean(axis=0, dtype=np.float64), steps.std(axis=0, dtype=np.float64)
-    scale = np.where(spread > 1e-6, spread, 1.0)
-    return replace(ragged, values=((ragged.values - mean) / scale).astype(np.float32))
-
-
 def build(spec: ModelSpec, settings: BaseModel, widths: Widths, task: Task, *stream: str | int) -> nn.Module:
     """A fresh module whose weights come from the stream named; UserError where the settings do not fit together."""
     with torch_stream("weights", *stream):
@@ -236,106 +169,228 @@ def fit(
     ``stream`` names the order of batches, the choice among noisy texts, and the dropout; ``absent`` is the probability
     that an utterance goes without a modality (0 but in the regime ``modality-dropout``).
     """
-    began = time.perf_counter()
-    optimiser = _optimiser(module, settings, resident.device)
-    class_weights = _class_weights(task, train, settings, resident.device)
-    loss_of = partial(_losses, module, resident, task, class_weights=class_weights)
-    everyone = torch.from_numpy(train.targets).float().to(resident.device)
-    places = torch.arange(len(everyone), device=everyone.device)
-    best, best_epoch, history = {}, 0, []
+    course = _Course(module, resident, train, validation, task, settings, (stream,), absent)
     with torch_stream("dropout", *stream):
-        for epoch in range(1, settings.epochs + 1):
-            rng = generator("batches", epoch, *stream)
-            lesson = Lesson(everyone, everyone, places, epoch, class_weights)
-            parts = _train_epoch(module, optimiser, train, settings, rng, loss_of, absent, lesson)
-            parts["validation"] = _validate(module, validation, loss_of, absent, settings, *stream)
-            history.append(parts)
-            if best_epoch == 0 or parts["validation"] < history[best_epoch - 1]["validation"]:
-                best, best_epoch = {k: v.clone() for k, v in module.state_dict().items()}, epoch
-            elif epoch - best_epoch >= settings.patience:
-                break
-    module.load_state_dict(best)
-    return Fit(best_epoch, tuple(history), time.perf_counter() - began)
+        (kept,) = _run(course)
+    module.load_state_dict(kept.state)
+    return kept.fit
 
 
-def _optimiser(module: nn.Module, settings: TrainingSettings, device: str) -> torch.optim.Optimizer | None:
-    """AdamW over what descent can change; None of a model that has nothing to change."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    if not trained:
-        return None
-    return torch.optim.AdamW(trained, settings.learning_rate, weight_decay=settings.weight_decay, fused=device != "mps")
-
-
-def _train_epoch(
-    module: nn.Module,
-    optimiser: torch.optim.Optimizer | None,
+def fit_stacked(
+    modules: Sequence[nn.Module],
+    resident: Resident,
     train: Examples,
+    validation: Examples,
+    task: Task,
     settings: TrainingSettings,
-    rng: np.random.Generator,
-    loss_of: Any,
-    absent: float,
-    lesson: Lesson,
-) -> dict[str, float]:
-    """One pass over the training part, of which ``lesson`` tells all; the mean of each part of the loss."""
+    streams: Sequence[tuple[str | int, ...]],
+    absent: float = 0.0,
+) -> tuple[list[nn.Module], list[Fit]]:
+    """The same for modules of one shape together, each with its stream, by a ``Stack``: what ``fit`` would make of each
+    but for rounding. The seconds of each are its share."""
+    stack = Stack(modules).to(resident.device)
+    course = _Course(stack, resident, train, validation, task, settings, tuple(streams), absent)
+    with stack.seeded([("dropout", *stream) for stream in streams]):
+        kept = _run(course)
+    found = stack.apart([one.state for one in kept])
+    return found, [replace(one.fit, seconds=one.fit.seconds / len(kept)) for one in kept]
+
+
+@dataclass(frozen=True)
+class _Course:
+    """A training: what does not change in the course of it. ``module`` is a ``Stack`` where there are several
+    ``streams``, or one that is to be stacked."""
+
+    module: nn.Module
+    resident: Resident
+    train: Examples
+    validation: Examples
+    task: Task
+    settings: TrainingSettings
+    streams: tuple[tuple[str | int, ...], ...]
+    absent: float
+
+    @property
+    def stacked(self) -> bool:
+        return isinstance(self.module, Stack)
+
+    @cached_property
+    def optimiser(self) -> torch.optim.Optimizer | None:
+        """AdamW over what descent can change; None of a model that has nothing to change."""
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        if not trained:
+            return None
+        rate, decay = self.settings.learning_rate, self.settings.weight_decay
+        return torch.optim.AdamW(trained, rate, weight_decay=decay, fused=self.resident.device != "mps")
+
+    @cached_property
+    def class_weights(self) -> Tensor | None:
+        if not self.settings.class_weights or self.task.kind != "classification":
+            return None
+        targets = self.train.targets
+        counts = np.bincount(targets.astype(int), minlength=self.task.outputs)
+        weights = len(targets) / np.maximum(counts, 1) / (counts > 0).sum()
+        return torch.tensor(weights, dtype=torch.float32, device=self.resident.device)
+
+    def lesson(self, epoch: int) -> Lesson | None:
+        """What training knows of all utterances; a stack reads none of it."""
+        if self.stacked:
+            return None
+        everyone = torch.from_numpy(self.train.targets).float().to(self.resident.device)
+        places = torch.arange(len(everyone), device=everyone.device)
+        return Lesson(everyone, everyone, places, epoch, self.class_weights)
+
+
+class _Kept:
+    """The best epoch of one model so far, its weights, and how it came to it."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.best_epoch, self.seconds = 0, 0.0
+        self.state: dict[str, Tensor] = {}
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether the validation loss no longer falls."""
+        return len(self.history) - self.best_epoch >= self.patience and self.best_epoch > 0
+
+    @property
+    def fit(self) -> Fit:
+        return Fit(self.best_epoch, tuple(self.history), self.seconds)
+
+    def saw(self, parts: dict[str, float], state: Callable[[], dict[str, Tensor]]) -> None:
+        """Take an epoch's losses in, and the weights where they are the best."""
+        if not np.isfinite(parts["total"]):
+            raise DualBenchError(f"the training loss became {parts['total']}; try a smaller learning_rate")
+        self.history.append(parts)
+        if self.best_epoch == 0 or parts["validation"] < self.history[self.best_epoch - 1]["validation"]:
+            self.best_epoch, self.state = len(self.history), state()
+
+
+def _run(course: _Course) -> list[_Kept]:
+    """Epoch after epoch, until every model is done. In a stack one that is done goes on, and nobody looks at it."""
+    began = time.perf_counter()
+    kept = [_Kept(course.settings.patience) for _ in course.streams]
+    for epoch in range(1, course.settings.epochs + 1):
+        losses = _train_epoch(course, epoch)
+        for number, (one, parts, loss) in enumerate(zip(kept, losses, _validate(course), strict=True)):
+            if not one.done:
+                one.saw(parts | {"validation": loss}, partial(_state, course.module, number))
+        if all(one.done for one in kept):
+            break
+    for one in kept:
+        one.seconds = time.perf_counter() - began
+    return kept
+
+
+def _state(module: nn.Module, number: int) -> dict[str, Tensor]:
+    if isinstance(module, Stack):
+        return module.state_of(number)
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def _train_epoch(course: _Course, epoch: int) -> list[dict[str, float]]:
+    """One pass over the training part; the mean of each part of the loss, for each model."""
+    module, train, settings, optimiser = course.module, course.train, course.settings, course.optimiser
     module.train()
-    order = rng.permutation(len(train.rows))
-    variant = rng.integers(len(train.texts), size=len(order))
-    sums: dict[str, float] = {}
-    for start in range(0, len(order), settings.batch_size):
-        chosen = order[start : start + settings.batch_size]
-        read = (train.rows[chosen], train.texts[variant[chosen], chosen], train.targets[chosen])
-        parts = loss_of(*read, rng=rng, absent=absent, lesson=lesson.of(torch.from_numpy(chosen)))
+    rngs = [generator("batches", epoch, *stream) for stream in course.streams]
+    plans = []
+    for rng in rngs:
+        order = rng.permutation(len(train.rows))
+        texts = train.texts[rng.integers(len(train.texts), size=len(order)), np.arange(len(order))]
+        sizes = course.resident.size(train.rows, texts) if settings.bucketing else None
+        plans.append([(chosen, texts[chosen]) for chosen in batches(order, settings.batch_size, sizes, rng)])
+    whole = course.lesson(epoch)
+    sums: dict[str, Tensor] = {}
+    for together in zip(*plans, strict=True):
+        chosen, texts = (np.stack(part) if course.stacked else part[0] for part in zip(*together, strict=True))
+        lesson = None if whole is None else whole.of(torch.from_numpy(chosen))
+        parts = _losses(course, train.rows[chosen], texts, train.targets[chosen], rngs, lesson)
         if optimiser is not None:
             optimiser.zero_grad(set_to_none=True)
-            parts["total"].backward()
-            torch.nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
+            torch.autograd.backward(parts["total"].sum())
+            _clip(module, settings.clip)
             optimiser.step()
         for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(chosen)
-    means = {name: total / len(order) for name, total in sums.items()}
-    if not np.isfinite(means["total"]):
-        raise DualBenchError(f"the training loss became {means['total']}; try a smaller learning_rate")
-    return means
+            sums[name] = sums.get(name, 0.0) + value.detach().double() * chosen.shape[-1]
+    means = {name: (total / len(train.rows)).reshape(-1).tolist() for name, total in sums.items()}
+    return [dict(zip(means, each, strict=True)) for each in zip(*means.values(), strict=True)]
+
+
+def batches(order: IntArray, size: int, lengths: IntArray | None, rng: np.random.Generator) -> list[IntArray]:
+    """``order`` (n,) cut into batches of ``size``; of like ``lengths`` (n,), by utterance, where those are given.
+
+    >>> batches(np.array([2, 0, 3, 1]), 2, np.array([1, 9, 8, 1]), np.random.default_rng(0))
+    [array([0, 3]), array([2, 1])]
+    """
+    if lengths is not None:
+        pools = [order[start : start + _POOL * size] for start in range(0, len(order), _POOL * size)]
+        order = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
+    found = [order[start : start + size] for start in range(0, len(order), size)]
+    if lengths is not None:
+        rng.shuffle(found)
+    return found
+
+
+def _clip(module: nn.Module, largest: float) -> None:
+    """Shorten the gradient of each model to the norm ``largest``, where it is longer."""
+    if not isinstance(module, Stack):
+        torch.nn.utils.clip_grad_norm_(module.parameters(), largest)
+        return
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    squares = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients]).square().sum(dim=0)
+    factor = (largest / (squares.sqrt() + 1e-6)).clamp_max(1.0)
+    for gradient in gradients:
+        gradient.mul_(factor.view(-1, *(1,) * (gradient.dim() - 1)))
 
 
 @torch.no_grad()
-def _validate(
-    module: nn.Module, validation: Examples, loss_of: Any, absent: float, settings: TrainingSettings, *stream: str | int
-) -> float:
-    """Mean task loss over all texts of the validation part."""
-    module.eval()
-    total, n = 0.0, len(validation.rows)
-    rng = generator("absent in validation", *stream)  # the same in every epoch
-    readings = np.repeat(validation.texts, settings.noisy_validation_texts if absent else 1, axis=0)
+def _validate(course: _Course) -> list[float]:
+    """Mean task loss over all texts of the validation part, for each model."""
+    course.module.eval()
+    part, n = course.validation, len(course.validation.rows)
+    rngs = [generator("absent in validation", *stream) for stream in course.streams]  # the same in every epoch
+    readings = np.repeat(part.texts, course.settings.noisy_validation_texts if course.absent else 1, axis=0)
+    total = torch.zeros(len(course.streams), dtype=torch.float64, device=course.resident.device)
     for texts in readings:
         for chosen in chunks(n):
-            read = (validation.rows[chosen], texts[chosen], validation.targets[chosen])
-            total += float(loss_of(*read, rng=rng, absent=absent)["task"]) * len(texts[chosen])
-    return total / (n * len(readings))
+            found = _losses(course, part.rows[chosen], texts[chosen], part.targets[chosen], rngs)
+            total += found["task"].double() * len(texts[chosen])
+    return (total / (n * len(readings))).tolist()
 
 
 def _losses(
-    module: nn.Module,
-    resident: Resident,
-    task: Task,
+    course: _Course,
     rows: IntArray,
     texts: IntArray,
     targets: NDArray[np.float64],
-    class_weights: Tensor | None,
-    rng: np.random.Generator,
-    absent: float,
+    rngs: Sequence[np.random.Generator],
     lesson: Lesson | None = None,
 ) -> Mapping[str, Tensor]:
-    """Each part of the loss by name, and their weighted ``total``."""
-    batch = replace(resident.batch(rows, texts), lesson=lesson)
-    if absent:
-        batch = without(batch, drawn_absent(rng, len(rows), resident.reads, absent))
-    with autocast(resident.device):
-        output = answer(module, batch)
-    parts = {"task": task_loss(task, output.logits, torch.from_numpy(targets).to(resident.device), class_weights)}
+    """Each part of the loss by name, and their weighted ``total``; of a stack (M,), of rows (M, B) or, the same for
+    all, (B,)."""
+    resident, device = course.resident, course.resident.device
+    batch = replace(resident.batch(rows.reshape(-1), texts.reshape(-1)), lesson=lesson)
+    if rows.ndim == 2:
+        batch = _folded(batch, len(rows))
+    if course.absent:
+        drawn = [drawn_absent(rng, rows.shape[-1], resident.reads, course.absent) for rng in rngs]
+        absent = {m: np.stack([each[m] for each in drawn]) if course.stacked else drawn[0][m] for m in drawn[0]}
+        batch = without(batch, absent)
+    with autocast(device):
+        output = answer(course.module, batch)
+    target = torch.from_numpy(targets).to(device).expand(output.logits.shape[:-1])
+    parts = {"task": task_loss(course.task, output.logits, target, course.class_weights)}
     parts |= {name: value for name, (_, value) in output.auxiliary.items()}
     weighted = [weight * value for weight, value in output.auxiliary.values()]
-    return parts | {"total": torch.stack([parts["task"], *weighted]).sum()}
+    return parts | {"total": torch.stack([parts["task"], *weighted]).sum(dim=0)}
+
+
+def _folded(batch: Batch, count: int) -> Batch:
+    """The rows (M B, …) of a batch for each of ``count`` models, (M, B, …)."""
+    names = [name for m in MODALITIES for name in (m, f"{m}_mask")]
+    return replace(batch, **{name: getattr(batch, name).unflatten(0, (count, -1)) for name in names})
 
 
 def drawn_absent(
@@ -353,18 +408,10 @@ def drawn_absent(
 
 
 def without(batch: Batch, absent: Mapping[Modality, NDArray[np.bool_]]) -> Batch:
-    """The batch with no valid step where a modality is ``absent`` (B,)."""
+    """The batch with no valid step where a modality is ``absent`` (B,), or (M, B) for a stack of M."""
     masks = {f"{m}_mask": getattr(batch, f"{m}_mask") for m in absent}
-    gone = {f"{m}_mask": torch.from_numpy(where).to(batch.audio.device)[:, None] for m, where in absent.items()}
+    gone = {f"{m}_mask": torch.from_numpy(where).to(batch.audio.device)[..., None] for m, where in absent.items()}
     return replace(batch, **{name: mask & ~gone[name] for name, mask in masks.items()})
-
-
-def _class_weights(task: Task, train: Examples, settings: TrainingSettings, device: str) -> Tensor | None:
-    if not settings.class_weights or task.kind != "classification":
-        return None
-    counts = np.bincount(train.targets.astype(int), minlength=task.outputs)
-    weights = len(train.targets) / np.maximum(counts, 1) / (counts > 0).sum()
-    return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
 def autocast(device: str) -> torch.autocast:

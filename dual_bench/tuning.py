@@ -114,7 +114,7 @@ def tune(
         regimes=plan.regimes,
         corruptions=largest_rates(unread.conditions) if "mixed" in plan.regimes else {},
         encoders=unread.encoders,
-        training=plan.training.model_dump(mode="json"),
+        training=plan.training.model_dump(mode="json", exclude={"pack"}),  # a trial has one seed
         code=code,
     )
     file = out or Path("reports") / f"tuning-{unread.corpus.name}.toml"
@@ -302,7 +302,7 @@ class _Search:
         """What is to be trained, by regime; a model that reads no words is trained once for clean and mixed."""
         settings = self._settings(trial.settings)
         stream = (self.ready.plan.root_seed, "tuning", self.fold)
-        made = {c.reads: training_job(self.ready, replace(c, settings=settings), *stream) for c in self.cells}
+        made = {c.reads: training_job(self.ready, replace(c, settings=settings), [stream]) for c in self.cells}
         return {c.regimen.regime: made[c.reads] for c in self.cells}
 
     def _trial(self, point: Point) -> Trial:
@@ -324,7 +324,7 @@ def validation_losses(jobs: Mapping[str, Job]) -> dict[str, float]:
         found[id(job)] = inf
         with training.exact_repeats(job.device, THREADS):
             try:
-                _, _, fit = trained(job)
+                _, _, (fit,) = trained(job)
             except UserError:
                 raise
             except DualBenchError:

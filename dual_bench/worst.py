@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from dual_bench.corruptions.noise import Reading, load, measured
 from dual_bench.features.encoder import TextEncoder
 from dual_bench.features.text import embed, sentence_distances
+from dual_bench.inputs import Resident
 from dual_bench.seeding import generator
-from dual_bench.training import Queries, Resident, predict
+from dual_bench.training import Queries, predict
 from dual_bench.types import Condition, FloatArray, IntArray, Task
 
 _TEXTS = 8_192

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dual_bench.inputs import Inputs, Resident
 from dual_bench.models.self_mm import SPEC, SelfMm, SelfMmSettings, UnimodalLabels, momentum, new_labels
 from dual_bench.seeding import generator, torch_stream
-from dual_bench.training import Examples, Inputs, Resident, TrainingSettings, build, exact_repeats, fit
+from dual_bench.training import Examples, TrainingSettings, build, exact_repeats, fit
 from dual_bench.types import MODALITIES, Batch, Lesson, Ragged, Task, Widths
 
 WIDTHS = Widths(audio=3, vision=4, text=6)

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from dual_bench import cli, runner
 from dual_bench.catalog import MODELS, parse_spec, validated
+from dual_bench.inputs import Inputs, Resident
 from dual_bench.plan import Plan, cells, load_corpus, read_plan
 from dual_bench.probe import Probe, conditions, drawn, probe, projected, settled
 from dual_bench.seeding import generator, torch_stream
 from dual_bench.store import Run, read_run
-from dual_bench.training import Inputs, Queries, Resident, build, exact_repeats, predict, scores_of, without
+from dual_bench.training import Queries, build, exact_repeats, predict, scores_of, without
 from dual_bench.types import ADDITIVE, MODALITIES, SUBSETS, Batch, Output, Ragged, Task, UserError, Widths, is_probe
 
 CLASSES = Task("classification", ("a", "b", "c"))

@@ -12,21 +12,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dual_bench.catalog import MODELS
+from dual_bench.inputs import Inputs, Resident, feature_scale
 from dual_bench.models.losses import task_loss
 from dual_bench.plan import read_plan
 from dual_bench.seeding import generator
 from dual_bench.training import (
     Examples,
     Fit,
-    Inputs,
-    Resident,
     TrainingSettings,
     build,
     drawn_absent,
     exact_repeats,
     fit,
     resolve_device,
-    standardised,
     without,
 )
 from dual_bench.types import MODALITIES, Batch, DualBenchError, Modality, Output, Ragged, Task, UserError, Widths
@@ -108,17 +106,24 @@ def test_each_epoch_draws_anew_which_noisy_text_an_utterance_reads() -> None:
 def test_standardising_looks_at_the_training_part_alone() -> None:
     given = inputs().audio
     steps = np.concatenate([given[i] for i in range(16)])
-    found = standardised(given, ROWS[:16]).values
-    np.testing.assert_allclose(found, (given.values - steps.mean(0)) / steps.std(0), atol=1e-5)
+    found = feature_scale(given, ROWS[:16])
+    np.testing.assert_allclose(found.mean, steps.mean(0), atol=1e-6)
+    np.testing.assert_allclose(found.spread, steps.std(0), atol=1e-6)
     changed = Ragged(given.values.copy(), given.starts, given.lengths)
     changed.values[given.starts[20] :] = 99.0
-    again = standardised(changed, ROWS[:16]).values
-    np.testing.assert_array_equal(again[: given.starts[20]], found[: given.starts[20]])
+    again = feature_scale(changed, ROWS[:16])
+    np.testing.assert_array_equal(again.mean, found.mean)
+    np.testing.assert_array_equal(again.spread, found.spread)
+    batch = Resident(inputs(), ROWS[:16], frozenset(MODALITIES), "cpu").batch(ROWS[:16], ROWS[:16])
+    heard = batch.audio[batch.audio_mask]
+    np.testing.assert_allclose(heard.mean(dim=0), np.zeros(3), atol=1e-5)
+    np.testing.assert_allclose(heard.std(dim=0, correction=0), np.ones(3), atol=1e-5)
 
 
 def test_a_constant_feature_is_centred_and_not_blown_up() -> None:
     given = Ragged.pack([np.full((2, 1), 7.0, np.float32)] * 3)
-    np.testing.assert_array_equal(standardised(given, np.arange(3)).values, np.zeros((6, 1)))
+    batch = Resident(Inputs(given, given, given), np.arange(3), frozenset({"audio"}), "cpu").batch(*[np.arange(3)] * 2)
+    np.testing.assert_array_equal(batch.audio, np.zeros((3, 2, 1)))
 
 
 def test_a_loss_that_is_not_a_number_stops_with_advice() -> None:

@@ -18,13 +18,12 @@ from safetensors.torch import save as write_weights
 from torch import Tensor, nn
 
 from dual_bench.contract.checks import Check, SkippedError
+from dual_bench.inputs import Inputs, Resident
 from dual_bench.models.spec import ModelSpec, modalities_of
 from dual_bench.seeding import generator, torch_stream
 from dual_bench.training import (
     Examples,
-    Inputs,
     Queries,
-    Resident,
     TrainingSettings,
     answer,
     build,

@@ -145,7 +145,7 @@ class Affine(nn.Module):
         self.scale, self.shift = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale + self.shift
+        return x * self.scale[..., None, None, :] + self.shift[..., None, None, :]
 
 
 class SentimentDifferential(nn.Module):
@@ -156,8 +156,8 @@ class SentimentDifferential(nn.Module):
         self.lstm = nn.LSTM(2 * width, width, batch_first=True)
 
     def forward(self, f: Tensor) -> Tensor:
-        before = torch.cat([torch.zeros_like(f[:, :1]), f[:, :-1]], dim=1)
-        return self.lstm(torch.cat([before, f], dim=2))[0]  # type: ignore[no-any-return]
+        before = torch.cat([torch.zeros_like(f[..., :1, :]), f[..., :-1, :]], dim=-2)
+        return self.lstm(torch.cat([before, f], dim=-1))[0]  # type: ignore[no-any-return]
 
 
 def plain_differential(width: int) -> nn.Module:
@@ -168,7 +168,7 @@ def plain_differential(width: int) -> nn.Module:
 
 def visual_differential(f: Tensor) -> Tensor:
     """Section 3, VDM: d_t = f_t - f_{t+1}; the last frame is kept as it is; (B, T, d) to itself."""
-    return torch.cat([f[:, :-1] - f[:, 1:], f[:, -1:]], dim=1)
+    return torch.cat([f[..., :-1, :] - f[..., 1:, :], f[..., -1:, :]], dim=-2)
 
 
 class EncoderLayer(nn.Module):
@@ -228,7 +228,7 @@ class Decoder(nn.Module):
     def forward(self, m: Tensor, words: tuple[Tensor, Tensor] | None = None) -> Tensor:
         for layer in self.layers:
             m = layer(m, words)
-        return self.head(m.mean(dim=1))  # type: ignore[no-any-return]
+        return self.head(m.mean(dim=-2))  # type: ignore[no-any-return]
 
 
 def widths_between(first: int, last: int, layers: int, heads: int) -> list[int]:
@@ -246,6 +246,7 @@ class Dual(nn.Module):
         self.modalities = modalities(s)
         self.text_enters_late = s.text_path != "early"
         self.outputs = task.outputs
+        self.bins = s.steps
         d = s.width
         self.static_a = StaticPath(widths.audio, d if s.sdm else 2 * d, s.steps, s.nonlinear_alignment)
         self.static_v = StaticPath(widths.vision, d if s.vdm else 2 * d, s.steps, s.nonlinear_alignment)
@@ -285,10 +286,10 @@ class Dual(nn.Module):
         if self.refiner is not None and self.words is not None:
             m, av = self._parts(state)
             refined: Tensor = self.refiner(m, self.words(text, text_mask))
-            return av + self.reach * refined.float().tanh()
+            return av + self.reach[..., None, None] * refined.float().tanh()
         if path == "concat":
             word = self._mean_word(text, text_mask)
-            state = torch.cat([state, word[:, None].expand(-1, state.shape[1], -1)], dim=2)
+            state = torch.cat([state, word[..., None, :].expand(*state.shape[:-1], -1)], dim=-1)
         logits: Tensor = self.decoder(state)
         return logits if self.late is None else logits + self.late(self._mean_word(text, text_mask))
 
@@ -305,12 +306,12 @@ class Dual(nn.Module):
         return self.settings.s_max * self.theta.sigmoid()
 
     def _state(self, m: Tensor) -> Tensor:
-        return m if self.refiner is None else torch.cat([m.flatten(1).float(), self.decoder(m).float()], dim=1)
+        return m if self.refiner is None else torch.cat([m.flatten(-2).float(), self.decoder(m).float()], dim=-1)
 
     def _parts(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """m and av of a bounded text path."""
-        m, av = state[:, : -self.outputs], state[:, -self.outputs :]
-        return m.reshape(len(m), self.settings.steps, -1), av
+        m, av = state[..., : -self.outputs], state[..., -self.outputs :]
+        return m.reshape(*m.shape[:-1], self.settings.steps, -1), av
 
     def _encode(self, batch: Batch, early: Tensor | None) -> tuple[Tensor, Mapping[str, tuple[float, Tensor]]]:
         s, d = self.settings, self.settings.width
@@ -320,24 +321,24 @@ class Dual(nn.Module):
         difference_v = (v if s.vdm == "plain" else visual_differential(v)) if s.vdm else None
         auxiliary = {}
         # a modality of one step is the same at every bin: there is no time to align
-        moving = (batch.audio_mask.sum(dim=1) > 1) & (batch.vision_mask.sum(dim=1) > 1)
+        moving = (batch.audio_mask.sum(dim=-1) > 1) & (batch.vision_mask.sum(dim=-1) > 1)
         if self.training and bool(moving.any()):
             if s.static_alignment and s.lambda_s:
-                loss = alignment_loss(a[moving, :, :d], v[moving, :, :d], s.temperature, s.negatives)
+                loss = alignment_loss(a[..., :d], v[..., :d], s.temperature, s.negatives, moving)
                 auxiliary["static_alignment"] = (s.lambda_s, loss)
             if s.dynamic_alignment and s.lambda_d and difference_a is not None and difference_v is not None:
-                loss = alignment_loss(difference_a[moving], difference_v[moving], s.temperature, s.negatives)
+                loss = alignment_loss(difference_a, difference_v, s.temperature, s.negatives, moving)
                 auxiliary["dynamic_alignment"] = (s.lambda_d, loss)
-        a = a if difference_a is None else torch.cat([a, difference_a], dim=2)
-        v = v if difference_v is None else torch.cat([v, difference_v], dim=2)
+        a = a if difference_a is None else torch.cat([a, difference_a], dim=-1)
+        v = v if difference_v is None else torch.cat([v, difference_v], dim=-1)
         if self.clock is not None:
             a, v = a + self.clock, v + self.clock
         if early is not None:
-            early_a, early_v = early[:, None].chunk(2, dim=2)
+            early_a, early_v = early[..., None, :].chunk(2, dim=-1)
             a, v = a + early_a, v + early_v
         for layer in self.encoders:
             a, v = layer(a, v)
-        return torch.cat([a, v], dim=2), auxiliary
+        return torch.cat([a, v], dim=-1), auxiliary
 
     def _mean_word(self, text: Tensor, mask: Tensor) -> Tensor:
         assert self.words is not None
@@ -349,4 +350,4 @@ def modalities(settings: DualSettings) -> frozenset[Modality]:
     return frozenset(MODALITIES) - ({"text"} if settings.text_path == "none" else set())
 
 
-SPEC = ModelSpec("dual", DualSettings, Dual, modalities)
+SPEC = ModelSpec("dual", DualSettings, Dual, modalities, stackable=True)

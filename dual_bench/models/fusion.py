@@ -25,6 +25,7 @@ class Concat(nn.Module):
     def __init__(self, widths: Widths, task: Task, settings: ConcatSettings) -> None:
         super().__init__()
         self.modalities: frozenset[Modality] = frozenset(MODALITIES)
+        self.bins = 1
         self.mlp = nn.Sequential(
             nn.Linear(widths.audio + widths.vision + widths.text, settings.width),
             nn.GELU(),
@@ -34,7 +35,7 @@ class Concat(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         means = [masked_mean(getattr(batch, m), getattr(batch, f"{m}_mask")) for m in MODALITIES]
-        return Output(self.mlp(torch.cat(means, dim=1)))
+        return Output(self.mlp(torch.cat(means, dim=-1)))
 
 
-CONCAT = ModelSpec("concat", ConcatSettings, Concat, partial(always, frozenset(MODALITIES)))
+CONCAT = ModelSpec("concat", ConcatSettings, Concat, partial(always, frozenset(MODALITIES)), stackable=True)

@@ -1,6 +1,7 @@
 """Layers that DUAL and its rivals share.
 
 B utterances, T steps, d features. A mask (B, T) is true where a step is valid; invalid steps may hold anything finite.
+What models trained stacked are made of (``stacked``) takes any dimensions before these.
 """
 
 from __future__ import annotations
@@ -56,12 +57,13 @@ def time_grid(sequence: Tensor, mask: Tensor, steps: int) -> Tensor:
     the mean over time is kept, and two modalities of one utterance are on the same clock whatever their rates.
     An utterance without valid steps becomes zeros.
     """
-    length = mask.sum(dim=1, keepdim=True)[:, :, None]  # (B, 1, 1)
-    position = (mask.cumsum(dim=1) - 1)[:, None, :]  # (B, 1, T): number of a step among the valid ones
-    edges = torch.arange(steps + 1, device=mask.device, dtype=sequence.dtype)[None, :, None] * (length / steps)
-    overlap = torch.minimum(edges[:, 1:], position + 1.0) - torch.maximum(edges[:, :-1], position.to(sequence.dtype))
-    weights = overlap.clamp_min(0) * mask[:, None, :] / (length / steps).clamp_min(1e-6)
-    return weights.to(sequence.dtype) @ sequence.masked_fill(~mask[:, :, None], 0.0)
+    length = mask.sum(dim=-1, keepdim=True)[..., None]  # (B, 1, 1)
+    position = (mask.cumsum(dim=-1) - 1)[..., None, :]  # (B, 1, T): number of a step among the valid ones
+    edges = torch.arange(steps + 1, device=mask.device, dtype=sequence.dtype)[:, None] * (length / steps)
+    ends, starts = edges[..., 1:, :], edges[..., :-1, :]
+    overlap = torch.minimum(ends, position + 1.0) - torch.maximum(starts, position.to(sequence.dtype))
+    weights = overlap.clamp_min(0) * mask[..., None, :] / (length / steps).clamp_min(1e-6)
+    return weights.to(sequence.dtype) @ sequence.masked_fill(~mask[..., None], 0.0)
 
 
 def on_clock(batch: Batch, steps: int) -> tuple[Tensor, Tensor]:
@@ -71,8 +73,8 @@ def on_clock(batch: Batch, steps: int) -> tuple[Tensor, Tensor]:
 
 def masked_mean(sequence: Tensor, mask: Tensor) -> Tensor:
     """Mean over the valid steps, (B, T, d) -> (B, d); zeros where there is none."""
-    total = sequence.masked_fill(~mask[:, :, None], 0.0).sum(dim=1)
-    return total / mask.sum(dim=1, keepdim=True).clamp_min(1)
+    total = sequence.masked_fill(~mask[..., None], 0.0).sum(dim=-2)
+    return total / mask.sum(dim=-1, keepdim=True).clamp_min(1)
 
 
 def some_step(sequence: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,15 +129,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, T, width), source (B, S, source), mask (B, S) -> (B, T, width); each row needs a valid step."""
-        batch, steps, width = x.shape
-        query = self.query(x).view(batch, steps, self.heads, -1).transpose(1, 2)
-        key_value = self.key_value(source).view(batch, source.shape[1], 2, self.heads, -1)
-        key, value = key_value[:, :, 0].transpose(1, 2), key_value[:, :, 1].transpose(1, 2)
-        scores = query @ key.transpose(2, 3) / math.sqrt(width // self.heads)
+        query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+        key, value = self.key_value(source).unflatten(-1, (2, self.heads, -1)).transpose(-4, -2).unbind(dim=-3)
+        scores = query @ key.transpose(-2, -1) / math.sqrt(x.shape[-1] // self.heads)
         if mask is not None:
-            scores = scores.masked_fill(~mask[:, None, None, :], -math.inf)
+            scores = scores.masked_fill(~mask[..., None, None, :], -math.inf)
         mixed: Tensor = scores.softmax(dim=-1) @ value
-        return self.out(mixed.transpose(1, 2).reshape(batch, steps, width))  # type: ignore[no-any-return]
+        return self.out(mixed.transpose(-3, -2).flatten(-2))  # type: ignore[no-any-return]
 
 
 class FeedForward(nn.Sequential):
@@ -177,5 +177,5 @@ class WithNull(nn.Module):
     def forward(self, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """text (B, T, dt), mask (B, T) -> tokens (B, 1 + T, width), mask (B, 1 + T)."""
         tokens = self.project(text)
-        null = self.null.to(tokens.dtype).expand(len(tokens), 1, -1)
-        return torch.cat([null, tokens], dim=1), torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
+        null = self.null.to(tokens.dtype)[..., None, None, :].expand(*tokens.shape[:-2], 1, -1)
+        return torch.cat([null, tokens], dim=-2), torch.cat([torch.ones_like(mask[..., :1]), mask], dim=-1)

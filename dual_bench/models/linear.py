@@ -31,11 +31,12 @@ class Linear(nn.Module):
         super().__init__()
         self.order = _named(settings)
         self.modalities = frozenset(self.order)
+        self.bins = 1
         self.layer = nn.Linear(sum(getattr(widths, m) for m in self.order), task.outputs)
 
     def forward(self, batch: Batch) -> Output:
         means = [masked_mean(getattr(batch, m), getattr(batch, f"{m}_mask")) for m in self.order]
-        return Output(self.layer(torch.cat(means, dim=1)))
+        return Output(self.layer(torch.cat(means, dim=-1)))
 
 
 def _named(settings: LinearSettings) -> tuple[Modality, ...]:
@@ -47,4 +48,4 @@ def modalities(settings: LinearSettings) -> frozenset[Modality]:
     return frozenset(_named(settings))
 
 
-SPEC = ModelSpec("linear", LinearSettings, Linear, modalities)
+SPEC = ModelSpec("linear", LinearSettings, Linear, modalities, stackable=True)

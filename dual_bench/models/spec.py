@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, ClassVar, cast, get_type_hints
 
@@ -31,6 +31,9 @@ class ModelSpec:
     build: Callable[[Widths, Task, Any], nn.Module]
     reads: Callable[[Any], frozenset[Modality]]
     """The modalities that a model with these settings reads, and a corpus must have."""
+    stackable: bool = False
+    """Whether the module takes any dimensions before those of a batch, so that seeds can be trained stacked
+    (``stacked``): made of the layers known there and of parameters that broadcast, with no other state."""
 
 
 def always(modalities: frozenset[Modality], settings: ModelSettings) -> frozenset[Modality]:
@@ -77,14 +80,14 @@ def spec_of(name: str, found: object) -> ModelSpec:
         settings = _settings_of(found)
     except _NoSettingsError as error:
         raise UserError(f"'{name}' is no model: {_EXPECTED}, found {error}") from None
-    return FunctionSpec(name, settings, partial(_built, name, found), partial(_read, name, found), found)
+    return FunctionSpec(name, settings, partial(_built, name, found), partial(_read, name, found), function=found)
 
 
 @dataclass(frozen=True)
 class FunctionSpec(ModelSpec):
     """The record of a function. Its class of settings is made in this process, so another process makes its own."""
 
-    function: Build
+    function: Build = field(kw_only=True)
 
     def __reduce__(self) -> tuple[object, ...]:
         return spec_of, (self.name, self.function)

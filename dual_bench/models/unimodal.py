@@ -36,7 +36,7 @@ class SignalEncoder(nn.Module):
 
     def forward(self, sequence: Tensor, mask: Tensor) -> Tensor:
         x = self.project(time_grid(sequence, mask, self.steps)) + self.clock
-        return self.block(x).mean(dim=1)  # type: ignore[no-any-return]
+        return self.block(x).mean(dim=-2)  # type: ignore[no-any-return]
 
 
 class WordEncoder(nn.Module):
@@ -58,6 +58,7 @@ class SequenceModel(nn.Module):
     def __init__(self, reads: tuple[Modality, ...], widths: Widths, task: Task, settings: SequenceSettings) -> None:
         super().__init__()
         self.modalities = frozenset(reads)
+        self.bins = settings.steps
         self.encoders = nn.ModuleDict(
             {m: (WordEncoder if m == "text" else SignalEncoder)(getattr(widths, m), settings) for m in reads}
         )
@@ -72,11 +73,13 @@ class SequenceModel(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         read = [encoder(getattr(batch, m), getattr(batch, f"{m}_mask")) for m, encoder in self.encoders.items()]
-        return Output(self.head(torch.cat(read, dim=1)))
+        return Output(self.head(torch.cat(read, dim=-1)))
 
 
 def _spec(name: str, *reads: Modality) -> ModelSpec:
-    return ModelSpec(name, SequenceSettings, partial(SequenceModel, reads), partial(always, frozenset(reads)))
+    return ModelSpec(
+        name, SequenceSettings, partial(SequenceModel, reads), partial(always, frozenset(reads)), stackable=True
+    )
 
 
 TEXT_ONLY = _spec("text-only", "text")
