@@ -6,6 +6,7 @@ bins is averaged onto them once, for all of its trainings, and not in every batc
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
@@ -173,5 +174,7 @@ def _tensors(ragged: Ragged, device: str) -> tuple[Tensor, Tensor, Tensor]:
         device = "cpu"
     elif device != "cpu":
         ragged = ragged.compact()
-    values, starts, lengths = (torch.from_numpy(part) for part in (ragged.values, ragged.starts, ragged.lengths))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing is ever written to it
+        values, starts, lengths = (torch.from_numpy(part) for part in (ragged.values, ragged.starts, ragged.lengths))
     return values.to(device), starts.to(device), lengths.to(device)

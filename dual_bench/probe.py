@@ -142,15 +142,37 @@ def _logits(module: Any, resident: Resident, asked: IntArray) -> NDArray[np.floa
     with autocast(resident.device):
         if getattr(module, "text_enters_late", False):
             heard, where = np.unique(triples[:2], axis=1, return_inverse=True)
-            no_text = np.zeros_like(heard[:1])  # a text that nothing reads
-            met = np.concatenate([heard, no_text])
-            states = torch.cat([module.trunk(_batch(resident, met[:, piece])) for piece in chunks(met.shape[1])])
+            states = _States(module, resident, heard)
             for piece in chunks(triples.shape[1]):
-                state = states[torch.from_numpy(where.ravel()[piece]).to(resident.device)]
+                state = states.of(where.ravel()[piece])
                 parts.append(module.decode(state, *_text(resident, triples[2, piece])))
         else:
             parts = [answer(module, _batch(resident, triples[:, piece])).logits for piece in chunks(triples.shape[1])]
     return torch.cat(parts).float().cpu().numpy()[which.ravel()]
+
+
+class _States:
+    """The states of a trunk for pairs ``heard`` (2, m) of rows of voice and face, asked for in ascending order: made
+    when they are, and dropped when they are passed, as all of them may be more than memory."""
+
+    def __init__(self, module: Any, resident: Resident, heard: IntArray) -> None:
+        self._module = module
+        self._resident = resident
+        self._met = np.concatenate([heard, np.zeros_like(heard[:1])])  # a text that nothing reads
+        self._coming = iter(chunks(heard.shape[1]))
+        self._first, self._end = 0, 0
+        self._held: list[torch.Tensor] = []
+
+    def of(self, numbers: IntArray) -> torch.Tensor:
+        """The states of pairs by number (n,), ascending; none may come before the first of those asked for last."""
+        while self._end <= numbers[-1]:
+            piece = next(self._coming)
+            self._held.append(self._module.trunk(_batch(self._resident, self._met[:, piece])))
+            self._end += len(self._held[-1])
+        while self._first + len(self._held[0]) <= numbers[0]:
+            self._first += len(self._held.pop(0))
+        there = torch.from_numpy(numbers - self._first).to(self._resident.device)
+        return torch.cat(self._held)[there]
 
 
 def _batch(resident: Resident, triples: IntArray) -> Batch:

@@ -169,9 +169,9 @@ class Ragged:
         """Open rows of ``width`` float32 numbers in ``source`` without reading them."""
         if not len(lengths) or not lengths.max():
             return cls(np.empty((0, width), np.float32), starts, lengths)
-        # copy-on-write, so that torch accepts the array as its own; nothing is ever written to it
         rows = int((starts + lengths).max())
-        values = np.memmap(source, np.float32, mode="c", shape=(rows, width))
+        # read-only: of a map that may be written to, copy-on-write too, the kernel wants to have all of it in memory
+        values = np.memmap(source, np.float32, mode="r", shape=(rows, width))
         return cls(values, starts, lengths, source)
 
     @property

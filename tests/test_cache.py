@@ -295,10 +295,19 @@ def test_a_mapped_store_is_pickled_by_its_path(store: FeatureStore) -> None:
             np.testing.assert_array_equal(item, one)
 
 
-def test_writing_to_a_mapped_sequence_does_not_reach_the_store(store: FeatureStore) -> None:
+def test_a_mapped_sequence_cannot_be_written_to(store: FeatureStore) -> None:
     found, _ = store.ensure(KEYS, Encoder())
-    found[1][:] = -1
+    with pytest.raises(ValueError, match="read-only"):
+        found[1][:] = -1
     assert_whole(store.ensure(KEYS, never)[0])
+
+
+def test_a_map_larger_than_memory_can_be_opened(tmp_path: Path) -> None:
+    rows = 2**36  # more than a terabyte, of which the file system stores nothing
+    with (tmp_path / "rows.f32").open("wb") as file:
+        file.truncate(rows * 4 * WIDTH)
+    found = Ragged.map(tmp_path / "rows.f32", WIDTH, np.array([rows - 2]), np.array([2]))
+    np.testing.assert_array_equal(found[0], np.zeros((2, WIDTH)))
 
 
 def test_sequences_without_any_step_can_be_mapped(store: FeatureStore) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dual_bench.features.cache import content_key
+from dual_bench.features.cache import content_key, key_of
 from dual_bench.seeding import generator
 from dual_bench.types import SPLITS, CeilingFunction, Corpus, Fold, Modality, Signal, Split, Task, UserError, Utterance
 
@@ -88,13 +90,12 @@ def assemble(
     """Check everything a reader can get wrong, and fingerprint the result. UserError names the utterance at fault."""
     check_utterances(task, utterances)
     ids = [u.id for u in utterances]
-    for modality, signal in signals.items():
-        _check_signal(modality, signal, ids)
     notes = (*notes, *_shared(utterances, folds))
     words = json.dumps([name, asdict(task), [asdict(u) for u in utterances]], sort_keys=True)
     parts = [part for fold in folds for part in (fold.name, fold.train, fold.validation, fold.test)]
-    every = [*sorted(signals.items()), *([("sound", sound)] if sound else [])]
-    signal_keys = [content_key(what, s.kind, repr(s.rate), *(s.keys or s.items)) for what, s in every]
+    signal_keys = [_key(modality, signal, ids) for modality, signal in sorted(signals.items())]
+    if sound:
+        signal_keys.append(key_of(("sound", sound.kind, repr(sound.rate), *(sound.keys or sound.items))))
     fingerprint = content_key(words, *parts, *signal_keys)
     return Corpus(name, task, tuple(utterances), dict(signals), folds, licence, fingerprint, notes, ceiling, sound)
 
@@ -123,18 +124,29 @@ def _check_target(task: Task, utterance: Utterance) -> None:
         raise UserError(f"utterance '{utterance.id}': value {target} is outside [{task.low:g}, {task.high:g}]")
 
 
-def _check_signal(modality: Modality, signal: Signal, ids: Sequence[str]) -> None:
+def _key(modality: Modality, signal: Signal, ids: Sequence[str]) -> str:
+    """The digest of a modality. Its items are read one after another, and once: all of them may be more than memory."""
     if len(signal.items) != len(ids):
         raise UserError(f"{modality}: expected {len(ids)} items, one for each utterance, found {len(signal.items)}")
-    if signal.kind == "frames":
-        return
+    head = (modality, signal.kind, repr(signal.rate))
+    items = iter(signal.items) if signal.kind == "frames" else _looked_at(modality, signal, ids)
+    if signal.keys:
+        deque(items, maxlen=0)
+        return key_of((*head, *signal.keys))
+    return key_of(chain(head, items))
+
+
+def _looked_at(modality: Modality, signal: Signal, ids: Sequence[str]) -> Iterator[NDArray[np.generic]]:
+    """The items; UserError at the first that is not sound."""
+    widths: set[int] = set()
     for utterance, item in zip(ids, signal.items, strict=True):
         if not np.isfinite(item).all():
             raise UserError(f"{modality} of utterance '{utterance}' holds NaN or infinity; expected finite numbers")
-    if signal.kind == "features":
-        widths = {item.shape[1] for item in signal.items}
-        if len(widths) > 1:
-            raise UserError(f"{modality} features have different widths {sorted(widths)}; expected one")
+        if signal.kind == "features":
+            widths.add(item.shape[1])
+        yield item
+    if len(widths) > 1:
+        raise UserError(f"{modality} features have different widths {sorted(widths)}; expected one")
 
 
 def data_file(data: Path, name: str) -> Path:

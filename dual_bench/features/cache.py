@@ -36,6 +36,11 @@ def default_folder() -> Path:
 
 def content_key(*parts: str | bytes | NDArray[np.generic]) -> str:
     """sha256 over strings, bytes and arrays (with their shape and type), each told apart from its neighbours."""
+    return key_of(parts)
+
+
+def key_of(parts: Iterable[str | bytes | NDArray[np.generic]]) -> str:
+    """The same of parts that come one after another, and need not be in memory together."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):

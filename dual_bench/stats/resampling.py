@@ -25,7 +25,10 @@ Value = Callable[[FloatArray], FloatArray]
 """``Metric.value``: sums (..., m) -> (...)."""
 
 _CHUNK = 1_000_000
-"""Numbers in the largest array that ``replicates`` makes at a time (8 MB)."""
+"""Numbers in the largest array of statistics that is made at a time (8 MB)."""
+
+_DRAWN = 16_000_000
+"""Likewise of clusters drawn (128 MB): where there are many, fewer resamples are made at a time."""
 
 
 @dataclass(frozen=True)
@@ -150,13 +153,13 @@ def replicates(sums: FloatArray, value: Value, weights: Weights) -> FloatArray:
     # counts are summed without rounding in single precision too, which is twice as fast
     whole = bool((flat == np.rint(flat)).all()) and c * np.abs(flat).max() < 2**24
     kind: type[np.floating] = np.float32 if whole else np.float64
-    rows, drawn = flat.astype(kind), clusters.T.astype(kind)
+    rows = flat.astype(kind)
     out = np.empty(len(seeds))
-    step = max(1, _CHUNK // (s * d * m))
+    step = max(1, min(_CHUNK // (s * d * m), _DRAWN // c))
     for start in range(0, len(out), step):
         part = slice(start, start + step)
         # resamples lie last in memory: a metric adds up few statistics of many resamples, not the other way round
-        drawn_sums = np.asarray(rows @ drawn[:, part], np.float64).reshape(s, d, m, -1)
+        drawn_sums = np.asarray(rows @ clusters[part].T.astype(kind), np.float64).reshape(s, d, m, -1)
         values = value(drawn_sums.transpose(3, 0, 1, 2))
         out[part] = _mean(values, seeds[part], draws[part])
     return out
@@ -222,7 +225,7 @@ def permutation_p(
     observed = abs(estimate(left, value) - estimate(right, value))
     if np.isnan(observed):
         return np.nan
-    extreme, step = 0, max(1, _CHUNK // gap.shape[1])
+    extreme, step = 0, max(1, min(_CHUNK // gap.shape[1], _DRAWN // c))
     for start in range(0, resamples, step):
         change = rng.integers(0, 2, (min(step, resamples - start), c)).astype(float) @ gap
         one, other = (
