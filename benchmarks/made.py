@@ -18,12 +18,15 @@ from dual_bench.types import Corpus, Ragged, Signal, Split, Task, Utterance
 TRAIN, VALIDATION, TEST = 1284, 229, 686
 """The official parts of MOSI."""
 WORDS = (
-    "the a and of to in it was he she we they you that this with for but not on at by from so if then there about just "
-    "all very good bad great old new long little first last other same right movie story time people way day life man "
-    "woman world work part place case hand eye year thing point night water room mother head house friend power hour "
-    "game line end law car city name idea body back face others level office door health person art war history party "
-    "result change morning reason research girl guy moment air teacher force"
-).split()
+    "the", "a", "and", "of", "to", "in", "it", "was", "he", "she", "we", "they", "you", "that", "this", "with",
+    "for", "but", "not", "on", "at", "by", "from", "so", "if", "then", "there", "about", "just", "all", "very",
+    "good", "bad", "great", "old", "new", "long", "little", "first", "last", "other", "same", "right", "movie",
+    "story", "time", "people", "way", "day", "life", "man", "woman", "world", "work", "part", "place", "case",
+    "hand", "eye", "year", "thing", "point", "night", "water", "room", "mother", "head", "house", "friend", "power",
+    "hour", "game", "line", "end", "law", "car", "city", "name", "idea", "body", "back", "face", "others", "level",
+    "office", "door", "health", "person", "art", "war", "history", "party", "result", "change", "morning", "reason",
+    "research", "girl", "guy", "moment", "air", "teacher", "force",
+)  # fmt: skip
 """Each of them one token of MiniLM."""
 MOST = 30
 """Words of an utterance."""

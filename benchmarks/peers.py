@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dual_bench.models.losses import task_loss
 from dual_bench.training import TrainingSettings, answer, scores_of
-from dual_bench.types import Batch, IntArray, Lesson, Ragged, Task
+from dual_bench.types import Batch, IntArray, Ragged, Task
 
 Item = tuple[Tensor, Tensor, Tensor, Tensor]
 """Voice (Ta, da), face (Tv, dv), words (Tt, dt), and the target."""
@@ -93,14 +93,12 @@ def train(
     torch.manual_seed(seed)
     batches = DataLoader(training, settings.batch_size, shuffle=True, collate_fn=collate, num_workers=workers)
     optimiser = torch.optim.AdamW(module.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-    everyone, places = training.targets, torch.arange(len(training))
     best, best_loss, best_epoch, epoch = {}, float("inf"), 0, 0
     for epoch in range(1, settings.epochs + 1):
         module.train()
         for batch, targets in batches:
             optimiser.zero_grad()
-            lesson = Lesson(targets, everyone, places[: len(targets)], epoch)
-            output = answer(module, replace(batch, lesson=lesson))
+            output = answer(module, batch)
             loss = task_loss(task, output.logits, targets)
             for weight, value in output.auxiliary.values():
                 loss = loss + weight * value

@@ -96,8 +96,8 @@ def arguments(about: str | None) -> argparse.ArgumentParser:
 def tell(section: Section, asked: argparse.Namespace) -> None:
     """Print what was found, and write it where it was asked for."""
     console = Console()
-    found = [table for table in (ratio_table(section.ratios), limit_table(section.limits)) if table.rows]
-    for table in (*section.tables, *found):
+    found = (ratio_table(section.ratios), limit_table(section.limits))
+    for table in dict.fromkeys(table for table in (*section.tables, *found) if table.rows):
         console.print(table.on_screen())
     console.print(section.about)
     if asked.out:

@@ -96,8 +96,8 @@ def machine() -> str:
     count = cores()
     rates = [f"{matmul_rate(n):.0f} GFLOP/s in {n} thread{'s' if n > 1 else ''}" for n in sorted({1, count})]
     return (
-        f"{_processor()}, {count} cores; Python {platform.python_version()}, torch {torch.__version__}; fp32 product of "
-        f"1024x1024 matrices {' and '.join(rates)}; load average {os.getloadavg()[0]:.1f} at the start"
+        f"{_processor()}, {count} cores; Python {platform.python_version()}, torch {torch.__version__}; fp32 product "
+        f"of 1024x1024 matrices {' and '.join(rates)}; load average {os.getloadavg()[0]:.1f} at the start"
     )
 
 
