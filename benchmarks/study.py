@@ -84,7 +84,7 @@ class Plain:
         return [[mixed(one, largest, version, plan.root_seed).text for one in said] for version in versions]
 
     def utterances(self, rows: IntArray, versions: Sequence[Sequence[str]]) -> peers.Utterances:
-        inputs, train = self.study.inputs, self.fold.train
+        inputs, train = self.study.inputs[0], self.fold.train
         audio, vision = (peers.sequences(part, rows, train) for part in (inputs.audio, inputs.vision))
         targets = [self.study.corpus.utterances[i].target for i in rows]
         words = [peers.encoded(self.encoder, texts) for texts in versions]
@@ -111,7 +111,7 @@ class Plain:
         mine = [cell for cell in self.study.wanted if cell.seed == seed]
         modules = []
         for cell in mine:
-            module = training.build(cell.variant.spec, cell.settings, self.study.inputs.widths, corpus.task, seed)
+            module = training.build(cell.variant.spec, cell.settings, self.study.inputs[0].widths, corpus.task, seed)
             own = training.settings_for(cell.settings, plan.training)
             peers.train(module, *data[cell.regimen.regime], corpus.task, own, seed)
             modules.append(module)

@@ -70,9 +70,14 @@ def jobs_of(study: Encoded) -> list[Job]:
     fold = study.corpus.folds[0]
     one = Queries(fold.test[:1], study.words.test[0, fold.test[:1]])
     return [
-        replace(training_job(study, cell, study.plan.root_seed, cell.seed, fold.name), queries=one)
+        replace(training_job(study, cell, [(study.plan.root_seed, cell.seed, fold.name)]), queries=one)
         for cell in study.wanted
     ]
+
+
+def as_they_came(study: Encoded, job: Job) -> Job:
+    """The same with every step of voice and face, as the plain way reads them."""
+    return replace(job, inputs=study.inputs[0])
 
 
 def in_processes(pool: Executor | None, jobs: Sequence[Job]) -> None:
@@ -99,7 +104,7 @@ def one_by_one(jobs: Sequence[Job], workers: int = 0) -> None:
         as_utterances(jobs[0], part.rows, part.texts, part.targets) for part in (jobs[0].train, jobs[0].validation)
     ]
     for number, job in enumerate(jobs):
-        module = training.build(job.spec, job.settings, job.inputs.widths, job.task, *job.stream)
+        module = training.build(job.spec, job.settings, job.inputs.widths, job.task, *job.streams[0])
         own = training.settings_for(job.settings, job.training)
         peers.train(module, parts[0], parts[1], job.task, own, number, workers)
 
@@ -107,18 +112,18 @@ def one_by_one(jobs: Sequence[Job], workers: int = 0) -> None:
 def contest(case: Case, cache: Path, repetitions: int) -> tuple[list[Ratio], list[tuple[str, ...]], Job]:
     """The ratios of one case, a row of details for each contestant, and one of the jobs."""
     settings = {"epochs": case.epochs, "patience": case.epochs}
-    jobs = {
-        name: jobs_of(ready(case.dataset, [case.model], cache, {**settings, **more})) for name, more in OPTIONS.items()
-    }
-    plain = next(iter(jobs.values()))
+    studies = {name: ready(case.dataset, [case.model], cache, {**settings, **more}) for name, more in OPTIONS.items()}
+    jobs = {name: jobs_of(study) for name, study in studies.items()}
+    study, ours = next(iter(studies.values())), next(iter(jobs.values()))
+    plain = [as_they_came(study, job) for job in ours]
     with executor_of(cores(), SEEDS) as pool:
         contestants: dict[str, Callable[[], object]] = {
             name: lambda chosen=chosen: in_processes(pool, chosen) for name, chosen in jobs.items()
         }
         contestants["DataLoader"] = lambda: one_by_one(plain)
-        short = [replace(job, training=job.training.model_copy(update={"epochs": 1})) for job in plain[: cores()]]
+        short = [replace(job, training=job.training.model_copy(update={"epochs": 1})) for job in ours[: cores()]]
         in_processes(pool, short)  # whatever is done once and for all
-        one_by_one(short[:1])
+        one_by_one([replace(plain[0], training=short[0].training)])
         found = in_turns(contestants, repetitions)
         theirs = found.pop("DataLoader")
         with_workers = seconds_of(lambda: one_by_one(plain, workers=2))
@@ -134,7 +139,7 @@ def contest(case: Case, cache: Path, repetitions: int) -> tuple[list[Ratio], lis
         for name, seconds in (*found.items(), ("DataLoader", theirs))
     ]
     rows.append((case.title, "DataLoader, 2 workers (measured once)", f"{looks / with_workers:,.0f}"))
-    return ratios, rows, plain[0]
+    return ratios, rows, ours[0]
 
 
 def flops(job: Job) -> float:

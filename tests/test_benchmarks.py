@@ -63,11 +63,11 @@ def test_examples_in_the_benchmarks_hold(module: Any) -> None:
 
 
 def test_the_plain_way_and_ours_predict_the_same_for_the_same_weights(study: Encoded, jobs: Sequence[Job]) -> None:
-    models = [trained(job)[:2] for job in jobs]
+    models = [(modules[0], resident) for modules, resident, _ in map(trained, jobs)]
     names = ("word-drop", "typo", "utterance-drop", "word-replace")
     conditions = [Condition(name, rate) for name in names for rate in (0.3, 1.0)]
     test = study.corpus.folds[0].test
-    ours, peer = grid.ours(study, models, conditions, test), grid.Peer(study, jobs[0], models)
+    ours, peer = grid.ours(study, models, conditions, test), grid.Peer(study, models)
     for seed in range(len(models)):
         for number, condition in enumerate(conditions):
             found = ours.of(seed, number, test)
@@ -75,11 +75,12 @@ def test_the_plain_way_and_ours_predict_the_same_for_the_same_weights(study: Enc
             assert np.ptp(found) > 1e-3  # answers that differ between utterances, so that something is compared
 
 
-def test_the_plain_loop_trains_the_same_model(jobs: Sequence[Job]) -> None:
+def test_the_plain_loop_trains_the_same_model(study: Encoded, jobs: Sequence[Job]) -> None:
     job = jobs[0]  # without dropout and with the training part in one batch nothing is drawn
-    ours, _, fitted = trained(job)
-    parts = [contest.as_utterances(job, p.rows, p.texts, p.targets) for p in (job.train, job.validation)]
-    theirs = training.build(job.spec, job.settings, job.inputs.widths, job.task, *job.stream)
+    (ours,), _, (fitted,) = trained(job)
+    plain = contest.as_they_came(study, job)
+    parts = [contest.as_utterances(plain, p.rows, p.texts, p.targets) for p in (job.train, job.validation)]
+    theirs = training.build(job.spec, job.settings, job.inputs.widths, job.task, *job.streams[0])
     start = {name: weights.clone() for name, weights in theirs.state_dict().items()}
     assert peers.train(theirs, *parts, job.task, job.training, seed=0) == job.training.epochs
     loss = peers.validation_loss(theirs, parts[1], job.task, 4)

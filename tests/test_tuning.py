@@ -170,7 +170,7 @@ def test_the_jobs_of_tuning_hold_no_row_of_the_test_part_and_no_seed_of_a_run(
     for job in seen[0].values():
         assert not set(test) & {*job.train.rows, *job.validation.rows}
         assert (len(job.queries.rows), job.attack, job.probe) == (0, None, None)
-        assert job.stream == (0, "tuning", "official")
+        assert job.streams == ((0, "tuning", "official"),)
 
 
 def cross_validated(folder: Path, flipped: str = "") -> Plan:
