@@ -40,7 +40,7 @@ class Plain(nn.Module):
 
     def joined(self, batch: Batch) -> Tensor:
         means = {m: self.pooled(getattr(batch, m), getattr(batch, f"{m}_mask")) for m in MODALITIES}
-        return torch.cat([torch.relu(layer(means[m])) for m, layer in self.layers.items()], dim=1)
+        return torch.cat([torch.relu(layer(means[m])) for m, layer in self.layers.items()], dim=-1)
 
     def forward(self, batch: Batch) -> Any:
         return Output(self.head(self.joined(batch)))
@@ -155,6 +155,21 @@ class ForgetsATensor(Plain):
         return super().joined(batch) @ self.mixing["first"]
 
 
+class TakesTheLargest(Plain):
+    bins = 3
+
+    def pooled(self, sequence: Tensor, mask: Tensor) -> Tensor:
+        return sequence.masked_fill(~mask[:, :, None], 0.0).amax(dim=1)
+
+
+class SeesTheOtherSeeds(Plain):
+    stackable = True
+
+    def joined(self, batch: Batch) -> Tensor:
+        found = super().joined(batch)
+        return found if found.dim() == 2 else found.flip(0)
+
+
 CASES: list[tuple[type[Plain], str, str]] = [
     (GivesATuple, "shapes", "expected forward to give an Output or bare logits, found tuple"),
     (AveragesOverUtterances, "shapes", "expected logits of shape (4, 4) for 4 utterances and 4 classes, found (4,)"),
@@ -167,6 +182,8 @@ CASES: list[tuple[type[Plain], str, str]] = [
     (ReadsInSecret, "reads", "it reads text, which its attribute `modalities` does not name"),
     (DividesByNoStep, "absent", "where audio has no valid step the logits are not finite"),
     (ReadsTheFirstStep, "absent", "where audio has no valid step the answer still depends on what stands there"),
+    (TakesTheLargest, "bins", "voice and face averaged onto its 3 bins before it sees them give other logits"),
+    (SeesTheOtherSeeds, "stacks", "trained stacked it gives other scores than alone"),
     (RollsDice, "repeats", "the same batch gets other logits the second time"),
     (HasTwoHeads, "trunk", "forward and decode(trunk(batch), text, text_mask) differ"),
     (ReadsWordsEarly, "trunk", "text changes what trunk gives; read it in decode alone"),
@@ -184,7 +201,7 @@ def subject(kind: Callable[[Widths, Task], nn.Module]) -> models.Subject:
     def build(widths: Widths, task: Task) -> nn.Module:
         return kind(widths, task)
 
-    spec = spec_of("broken", build)
+    spec = replace(spec_of("broken", build), stackable=getattr(kind, "stackable", False))
     return models.Subject(spec, spec.settings())
 
 
