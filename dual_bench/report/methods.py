@@ -83,9 +83,19 @@ def _training(evidence: Evidence) -> str:
         f"{'Each is' if alike else 'They are'} trained with {plural(done, 'seed')}{planned} in the "
         f"{'regime' if len(regimes) == 1 else 'regimes'} {'; '.join(regimes)}.{absent} The epoch is chosen on the "
         "validation part, whose words suffer what those of the training part suffer. A model that reads no words is "
-        f"the same in the regimes clean, mixed and matched.{tuning.sentence(evidence)} Frozen encoders: "
-        f"{encoders or 'none'}."
+        f"the same in the regimes clean, mixed and matched.{_together(evidence)}{tuning.sentence(evidence)} Frozen "
+        f"encoders: {encoders or 'none'}."
     )
+
+
+def _together(evidence: Evidence) -> str:
+    """What shares a batch, and what shares a training, where that is not as usual."""
+    chosen, measured = evidence.run.info.plan["training"], evidence.run.info.provenance.packing
+    pack = int(chosen.get("pack", 1))
+    found = " A batch holds utterances of like length." if chosen.get("bucketing") else ""
+    if pack > 1:
+        found += f" Models that can be are trained stacked, {pack} seeds at a time, which changes rounding alone."
+    return found + (f" On this machine {measured}." if measured else "")
 
 
 def _models(evidence: Evidence, systems: Sequence[str]) -> str:
