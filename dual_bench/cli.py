@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from dual_bench.catalog import CATALOGS, did_you_mean, split_specs
+from dual_bench.catalog import CATALOGS, did_you_mean, parse_spec, split_specs
 from dual_bench.cli_data import data_app
 from dual_bench.screen import explained, progress, screen
 from dual_bench.study import questions
@@ -70,6 +70,10 @@ Encoding = Annotated[
         help="MODALITY=NAME or MODALITY=NAME:setting=value, see `dual-bench list encoders`; may be repeated.",
     ),
 ]
+TextBackend = Annotated[
+    str | None, typer.Option(help="What encodes the words: torch, or openvino, which is faster on a CPU.")
+]
+TextPrecision = Annotated[str | None, typer.Option(help="In which precision: fp32, or bf16, which is faster.")]
 MetricName = Annotated[str | None, typer.Option(help="The primary metric.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run and of its folder.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of results; by default reports/NAME-DIGEST.")]
@@ -101,6 +105,8 @@ def run(
     root_seed: RootSeed = None,
     dependency: Dependency = None,
     encoder: Encoding = None,
+    text_backend: TextBackend = None,
+    text_precision: TextPrecision = None,
     metric: MetricName = None,
     presets: Presets = None,
     name: Name = None,
@@ -116,6 +122,7 @@ def run(
         given = _overrides(
             dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed, dependency, encoder
         )
+        given |= _text_settings(encoder, text_backend, text_precision)
         named = {"models": _models(models), "metric": metric, "presets": presets, "name": name}
         given |= {key: value for key, value in named.items() if value is not None}
         if dataset is not None and metric is None:
@@ -137,6 +144,8 @@ def ablate(
     root_seed: RootSeed = None,
     dependency: Dependency = None,
     encoder: Encoding = None,
+    text_backend: TextBackend = None,
+    text_precision: TextPrecision = None,
     metric: MetricName = None,
     presets: Presets = None,
     margin: Annotated[
@@ -158,6 +167,7 @@ def ablate(
         given = _overrides(
             dataset, regimes, corruptions, rates, severities, draws, seeds, epochs, root_seed, dependency, encoder
         )
+        given |= _text_settings(encoder, text_backend, text_precision)
         named = {"metric": metric, "margin": margin, "primary": _joined(primary), "presets": presets, "name": name}
         given |= {key: value for key, value in named.items() if value is not None}
         plan, record = read_study(study, given)
@@ -178,6 +188,8 @@ def tune(
     epochs: Epochs = None,
     root_seed: RootSeed = None,
     encoder: Encoding = None,
+    text_backend: TextBackend = None,
+    text_precision: TextPrecision = None,
     out: Annotated[
         Path | None, typer.Option(help="The preset file; by default reports/tuning-CORPUS.toml, its trials beside it.")
     ] = None,
@@ -194,6 +206,7 @@ def tune(
         given = _overrides(
             dataset, regimes, corruptions, rates, severities, None, None, epochs, root_seed, None, encoder
         )
+        given |= _text_settings(encoder, text_backend, text_precision)
         given |= {"metric": ""} | ({} if models is None else {"models": _models(models)})
         with progress() as report:
             found = tuning.tune(read_plan(study, given), trials, data, default_folder(), out, device, jobs, report)
@@ -232,6 +245,19 @@ def _overrides(
         "encoders": None if encoders is None else by_modality(encoders),
     }
     return {key: value for key, value in chosen.items() if value is not None}
+
+
+def _text_settings(encoders: Many, backend: str | None, precision: str | None) -> dict[str, dict[str, str]]:
+    """What flags set of the text encoder, whichever a study has."""
+    from dual_bench.features.encoder import by_modality
+    from dual_bench.plan import TEXT_SETTINGS
+
+    chosen = {key: value for key, value in (("backend", backend), ("precision", precision)) if value is not None}
+    spec = by_modality(encoders or ()).get("text", "")
+    for key, value in parse_spec(spec)[1].items():
+        if chosen.get(key, value) != value:
+            raise UserError(f"--text-{key} {chosen[key]} contradicts --encoder text={spec}; leave one of them out")
+    return {TEXT_SETTINGS: chosen} if chosen else {}
 
 
 def _carry_out(plan: Plan, study: StudyInfo | None, data: Path, out: Path | None, device: str, jobs: int) -> None:
