@@ -78,6 +78,10 @@ Encoding = Annotated[
         help="MODALITY=NAME or MODALITY=NAME:setting=value, see `dual-bench list encoders`; may be repeated.",
     ),
 ]
+TextBackend = Annotated[
+    str | None, typer.Option(help="What encodes the words: torch, or openvino, which is faster on a CPU.")
+]
+TextPrecision = Annotated[str | None, typer.Option(help="In which precision: fp32, or bf16, which is faster.")]
 MetricName = Annotated[str | None, typer.Option(help="The primary metric.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run and of its folder.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of results; by default reports/NAME-DIGEST.")]
@@ -112,6 +116,8 @@ def run(
     root_seed: RootSeed = None,
     dependency: Dependency = None,
     encoder: Encoding = None,
+    text_backend: TextBackend = None,
+    text_precision: TextPrecision = None,
     metric: MetricName = None,
     presets: Presets = None,
     name: Name = None,
@@ -131,6 +137,7 @@ def run(
         given = _overrides(
             dataset, regimes, corruptions, rates, severities, draws, seeds, root_seed, dependency, encoder
         ) | _training(epochs, pack, bucketing)
+        given |= _text_settings(encoder, text_backend, text_precision)
         named = {"models": _models(models), "metric": metric, "presets": presets, "name": name}
         given |= {key: value for key, value in named.items() if value is not None}
         if dataset is not None and metric is None:
@@ -154,6 +161,8 @@ def ablate(
     root_seed: RootSeed = None,
     dependency: Dependency = None,
     encoder: Encoding = None,
+    text_backend: TextBackend = None,
+    text_precision: TextPrecision = None,
     metric: MetricName = None,
     presets: Presets = None,
     margin: Annotated[
@@ -179,6 +188,7 @@ def ablate(
         given = _overrides(
             dataset, regimes, corruptions, rates, severities, draws, seeds, root_seed, dependency, encoder
         ) | _training(epochs, pack, bucketing)
+        given |= _text_settings(encoder, text_backend, text_precision)
         named = {"metric": metric, "margin": margin, "primary": _joined(primary), "presets": presets, "name": name}
         given |= {key: value for key, value in named.items() if value is not None}
         plan, record = read_study(study, given)
@@ -200,6 +210,8 @@ def tune(
     bucketing: Bucketing = None,
     root_seed: RootSeed = None,
     encoder: Encoding = None,
+    text_backend: TextBackend = None,
+    text_precision: TextPrecision = None,
     out: Annotated[
         Path | None, typer.Option(help="The preset file; by default reports/tuning-CORPUS.toml, its trials beside it.")
     ] = None,
@@ -216,6 +228,7 @@ def tune(
         given = _overrides(
             dataset, regimes, corruptions, rates, severities, None, None, root_seed, None, encoder
         ) | _training(epochs, None, bucketing)
+        given |= _text_settings(encoder, text_backend, text_precision)
         given |= {"metric": ""} | ({} if models is None else {"models": _models(models)})
         with progress() as report:
             found = tuning.tune(read_plan(study, given), trials, data, default_folder(), out, device, jobs, report)
@@ -259,6 +272,21 @@ def _training(epochs: int | None, pack: str | None, bucketing: bool | None) -> d
     given = {"epochs": epochs, "pack": pack, "bucketing": bucketing}
     chosen = {key: value for key, value in given.items() if value is not None}
     return {"training": chosen} if chosen else {}
+
+
+def _text_settings(encoders: Many, backend: str | None, precision: str | None) -> dict[str, dict[str, str]]:
+    """What flags set of the text encoder, whichever a study has."""
+    from dual_bench.catalog import parse_spec
+    from dual_bench.features.encoder import by_modality
+    from dual_bench.plan import TEXT_SETTINGS
+    from dual_bench.types import UserError
+
+    chosen = {key: value for key, value in (("backend", backend), ("precision", precision)) if value is not None}
+    spec = by_modality(encoders or ()).get("text", "")
+    for key, value in parse_spec(spec)[1].items():
+        if chosen.get(key, value) != value:
+            raise UserError(f"--text-{key} {chosen[key]} contradicts --encoder text={spec}; leave one of them out")
+    return {TEXT_SETTINGS: chosen} if chosen else {}
 
 
 def _carry_out(

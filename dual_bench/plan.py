@@ -28,7 +28,7 @@ from dual_bench.catalog import (
 )
 from dual_bench.corruptions.noise import load
 from dual_bench.corruptions.recogniser import parsed_rate
-from dual_bench.features.encoder import encoders_of
+from dual_bench.features.encoder import DEFAULTS, encoders_of, with_settings
 from dual_bench.metrics import Metric
 from dual_bench.models.spec import ModelSpec, spec_of
 from dual_bench.preset import Preset, applied
@@ -234,6 +234,10 @@ class Cell:
         return *self.pack, self.variant.model, self.variant.changed, regime, corruption, repr(rate), self.fold
 
 
+TEXT_SETTINGS = "text settings"
+"""Overrides of a study may have, under this name, settings of its text encoder by name: whichever that is."""
+
+
 def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
     """The study ``name`` with ``overrides`` in place of its fields; UserError names the first thing that is unknown."""
     fields, where = read_fields(name, overrides)
@@ -255,7 +259,12 @@ def read_fields(name: str, overrides: Mapping[str, Any]) -> tuple[dict[str, Any]
         if chosen in overrides and other not in overrides:
             fields.pop(other, None)
     tables = {key: {**fields.get(key, {}), **overrides[key]} for key in ("training", "encoders") if key in overrides}
-    return {**fields, **overrides, **tables}, where
+    if TEXT_SETTINGS in overrides:
+        encoders = tables.get("encoders", fields.get("encoders", {}))
+        text = with_settings(encoders.get("text", DEFAULTS["text"]), overrides[TEXT_SETTINGS])
+        tables["encoders"] = {**encoders, "text": text}
+    given = {key: value for key, value in overrides.items() if key != TEXT_SETTINGS}
+    return {**fields, **given, **tables}, where
 
 
 def check_names(plan: Plan, what: str) -> None:

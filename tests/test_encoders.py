@@ -506,7 +506,7 @@ def test_naming_the_defaults_changes_no_digest_and_naming_others_does() -> None:
     assert usual.encoders == {
         "audio": "log-mel/v1/40x50Hz",
         "vision": "frame-dct/v1/32x32-8x8",
-        "text": "all-MiniLM-L6-v2/v1/fp32",
+        "text": "all-MiniLM-L6-v2/v2/fp32",
     }
 
 

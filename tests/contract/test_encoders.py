@@ -28,7 +28,7 @@ OTHERWISE: dict[str, dict[str, str]] = {
     "egemaps": {"level": "functionals"},
     "frame-dct": {"size": "24", "keep": "6", "rate": "5"},
     "timm": {"model": "resnet18", "rate": "5", "face": "on", "weights": "{networks}/wav2vec2"},
-    "sentence-transformers": {"model": "{networks}/bert"},
+    "sentence-transformers": {"model": "{networks}/bert", "backend": "openvino", "precision": "bf16"},
 }
 """Another value of every setting."""
 SEEN = {"log-mel": 0.0, "wav2vec2": 0.025, "egemaps": 0.04, "frame-dct": 0.0, "timm": 0.0}

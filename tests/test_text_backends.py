@@ -1,0 +1,300 @@
+"""The words by each backend in each precision, in batches by tokens; and the cache that they lie in, with its limit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from calling import refused
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import nn
+
+from dual_bench.features import cache, text
+from dual_bench.features.cache import FeatureStore, cached, content_key
+from dual_bench.features.encoder import text_encoder
+from dual_bench.features.openvino_model import converted
+from dual_bench.features.text import MiniLM, encode_texts
+from dual_bench.plan import TEXT_SETTINGS, read_plan
+from dual_bench.types import UserError
+
+TEXTS = ["They were lzte, and vrey angry!", "", "no", " \n", "We opened the unbelievably heavy letter at noon."]
+
+
+@pytest.fixture(scope="module")
+def plain() -> list[NDArray[np.float32]]:
+    return MiniLM()(TEXTS)
+
+
+def cosines(found: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]]) -> NDArray[np.floating]:
+    one, other = (np.concatenate(list(each)).astype(np.float64) for each in (found, expected))
+    return np.asarray((one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1))
+
+
+# ---------------------------------------------------------------------------------------------- backends
+
+
+def test_openvino_gives_the_numbers_of_torch(plain: list[NDArray[np.float32]]) -> None:
+    encoder = MiniLM("cpu", "openvino")
+    for _ in range(2):  # its results lie in memory that it uses again
+        found = encoder(TEXTS)
+        encoder(["something else of its own"])
+        for one, expected in zip(found, plain, strict=True):
+            assert one.dtype == np.float32
+            assert one.shape == expected.shape
+            np.testing.assert_allclose(one, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_bf16_is_rounding_and_no_more(backend: text.Backend, plain: list[NDArray[np.float32]]) -> None:
+    found = MiniLM("cpu", backend, "bf16")(TEXTS)
+    assert {one.dtype for one in found} == {np.dtype(np.float32)}
+    assert [one.shape for one in found] == [one.shape for one in plain]
+    assert cosines(found, plain).min() > 0.9999
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_any_transformer_can_be_run_by_openvino(kind: str, networks: Path) -> None:
+    spec = f"sentence-transformers:model={networks / kind}"
+    texts = ["they were so angry", "late", "", "very " * 40]
+    expected, found = text_encoder(spec)(texts), text_encoder(f"{spec},backend=openvino")(texts)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
+class OfItsLength(nn.Module):
+    """A network whose numbers depend on how many tokens there are, which a trace fixes."""
+
+    def __init__(self, tokenizer: Callable[..., object]) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, read: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        ids = read["input_ids"]
+        even = torch.full((4,), 1.0 if ids.shape[1] % 2 else -1.0)
+        return {"token_embeddings": (ids[..., None] + 1.0) * even}
+
+
+def test_a_network_that_a_trace_changes_is_refused() -> None:
+    def tokenizer(texts: list[str], **given: object) -> dict[str, torch.Tensor]:
+        longest = max(len(each.split()) for each in texts)
+        ids = torch.arange(longest).repeat(len(texts), 1)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    with pytest.raises(
+        UserError, match=r"mine gives other numbers when it is converted for OpenVINO; use backend=torch"
+    ):
+        converted(OfItsLength(tokenizer), "fp32", "mine")
+
+
+def test_without_openvino_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UserError, match=r"pip install 'dual-bench\[openvino\]', or use torch|dual-bench\[openvino\]"):
+        MiniLM("cpu", "openvino")(["a word"])
+
+
+def test_openvino_reports_to_nobody(another_process: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from dual_bench.features.openvino_model import _openvino\n_openvino()\n"
+    code += "import openvino.tools.ovc as ovc\nprint(type(ovc.telemetry).__module__)"
+    assert another_process(code).strip() == "openvino.tools.ovc.telemetry_stub"
+
+
+def test_openvino_computes_on_the_cpu_whatever_the_device_of_the_study() -> None:
+    assert text_encoder("sentence-transformers:backend=openvino", "cuda").device == "cpu"
+    assert text_encoder("sentence-transformers", "cuda").device == "cuda"
+
+
+# ------------------------------------------------------------------------------------------------- flags
+
+
+def test_backend_and_precision_are_in_the_name_which_cells_are_known_by() -> None:
+    names = [
+        text_encoder(f"sentence-transformers:backend={backend},precision={precision}").name
+        for backend in ("torch", "openvino")
+        for precision in ("fp32", "bf16")
+    ]
+    assert names == [f"all-MiniLM-L6-v2/v2/{how}" for how in ("fp32", "bf16", "openvino-fp32", "openvino-bf16")]
+    assert text_encoder().name == names[0]
+
+
+def test_flags_set_the_encoder_that_the_study_has(tmp_path: Path) -> None:
+    study = tmp_path / "mine.toml"
+    study.write_text('name = "mine"\ndataset = "synthetic"\nmodels = ["concat"]\n[encoders]\naudio = "egemaps"\n')
+    chosen = {TEXT_SETTINGS: {"backend": "openvino", "precision": "bf16"}}
+    default = "sentence-transformers:backend=openvino,precision=bf16"
+    assert read_plan(str(study), chosen).encoders == {"audio": "egemaps", "text": default}
+    study.write_text(study.read_text() + 'text = "sentence-transformers:model=other,precision=fp32"\n')
+    found = read_plan(str(study), chosen).encoders["text"]
+    assert found == "sentence-transformers:backend=openvino,model=other,precision=bf16"
+
+
+@pytest.mark.parametrize("command", [["run"], ["ablate", "components"], ["tune"]])
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--text-backend", "onnx"], "backend: Input should be 'torch' or 'openvino' (found 'onnx')"),
+        (["--text-precision", "int8"], "precision: Input should be 'fp32' or 'bf16' (found 'int8')"),
+        (
+            ["--text-precision", "bf16", "--encoder", "text=sentence-transformers:precision=fp32"],
+            "--text-precision bf16 contradicts --encoder text=sentence-transformers:precision=fp32; leave one of them",
+        ),
+    ],
+)
+def test_slips_about_backend_and_precision_are_explained(command: list[str], flags: list[str], says: str) -> None:
+    assert says in " ".join(refused(*command, *flags).split())
+
+
+# ----------------------------------------------------------------------------------------------- batches
+
+
+class Counting:
+    """Encodes characters, counts them if ``tells``, and remembers the batches."""
+
+    name, width, device, unknown = "counting", 2, "cpu", "?"
+
+    def __init__(self, tells: bool) -> None:
+        self.batches: list[list[str]] = []
+        if tells:
+            self.lengths = lambda texts: np.array([len(each) for each in texts], np.int64)
+
+    def __call__(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        self.batches.append(list(texts))
+        return [np.full((len(each), 2), len(each), np.float32) for each in texts]
+
+
+words = st.lists(st.text("ab", max_size=12), max_size=30)
+
+
+@given(given_texts=words, sealed=st.integers(0, 30), tells=st.booleans())
+def test_batches_keep_to_their_tokens_and_depend_on_the_set_alone(
+    given_texts: list[str], sealed: int, tells: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text, "_TOKENS", 20)
+        one, other = Counting(tells), Counting(tells)
+        folder = tmp_path_factory.mktemp("words")
+        found, count = encode_texts(given_texts, one, folder / "one", sealed=sealed)
+        again = [*reversed(given_texts[:sealed]), *reversed(given_texts[sealed:])]
+        encode_texts(again, other, folder / "other", sealed=sealed)
+    assert one.batches == other.batches
+    assert count == len(set(given_texts)) == sum(map(len, one.batches))
+    assert [len(item) for item in found] == [len(each) for each in given_texts]
+    for batch in one.batches:
+        longest = max(len(each) if tells else len(each) // 4 + 1 for each in batch)
+        assert len(batch) == 1 or len(batch) * longest <= 20
+        assert len({each in set(given_texts[:sealed]) for each in batch}) == 1
+
+
+# ------------------------------------------------------------------------------------------------- limit
+
+ROW = 4 * 256
+"""Bytes of one row of the stores below."""
+
+
+def filled(root: Path, name: str, rows: int = 8) -> Path:
+    """A store of the words with so many rows, each of which says which store it is of."""
+    folder = root / "text" / name
+    value = np.float32(int(name[-1]))
+    cached(folder, 256, [content_key(name)], lambda positions: ((p, np.full((rows, 256), value)) for p in positions))
+    return folder
+
+
+def left_by_another_process(root: Path, *names: str) -> list[Path]:
+    """Stores that nobody uses any more, the first used first."""
+    code = "import sys; sys.path[:0] = ['tests']\nfrom pathlib import Path\nfrom test_text_backends import filled\n"
+    code += f"for name in {names}: filled(Path({str(root)!r}), name)"
+    environment = {**os.environ, "DUAL_BENCH_CACHE_LIMIT": "1 GB"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=Path(__file__).parents[1])
+    return [root / "text" / name for name in names]
+
+
+def test_what_was_not_used_for_longest_goes_first_and_nothing_that_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, middle, new = left_by_another_process(tmp_path, "a1", "a2", "a3")
+    monkeypatch.setenv("DUAL_BENCH_CACHE_LIMIT", f"{36 * ROW}")  # four stores of eight rows, with their indexes
+    mine = filled(tmp_path, "b4")
+    assert all(folder.exists() for folder in (old, middle, new, mine))
+    os.utime(old / "used")  # used again
+    more = filled(tmp_path, "b5")
+    assert [folder.exists() for folder in (old, middle, new, mine, more)] == [True, False, True, True, True]
+    monkeypatch.setenv("DUAL_BENCH_CACHE_LIMIT", "1 B")
+    filled(tmp_path, "b5")
+    assert [folder.exists() for folder in (old, middle, new, mine, more)] == [False, False, False, True, True]
+    assert (FeatureStore(mine, 256).find([content_key("b4")])[0] == 4).all()
+
+
+def test_what_a_living_process_uses_stays_and_what_a_killed_one_used_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import sys; sys.path[:0] = ['tests']\nfrom pathlib import Path\nfrom test_text_backends import filled\n"
+    code += f"filled(Path({str(tmp_path)!r}), 'a1'); print('there', flush=True); sys.stdin.read()"
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "there\n"
+        monkeypatch.setenv("DUAL_BENCH_CACHE_LIMIT", "1 B")
+        filled(tmp_path, "b2")
+        assert (FeatureStore(tmp_path / "text" / "a1", 256).find([content_key("a1")])[0] == 1).all()
+        other.kill()
+    filled(tmp_path, "b2")
+    assert [folder.name for folder in (tmp_path / "text").iterdir()] == ["b2"]
+
+
+def test_a_store_that_was_half_removed_is_removed_and_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder,) = left_by_another_process(tmp_path, "a1")
+    monkeypatch.setenv("DUAL_BENCH_CACHE_LIMIT", "1 B")
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(cache.shutil, "rmtree", killed)
+        filled(tmp_path, "b2")
+    assert not folder.exists()
+    assert (FeatureStore(filled(tmp_path, "a1"), 256).find([content_key("a1")])[0] == 1).all()
+    assert sorted(each.name for each in (tmp_path / "text").iterdir()) == ["a1", "b2"]
+
+
+def test_features_that_somebody_keeps_elsewhere_are_no_part_of_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = FeatureStore(tmp_path / "corpus" / "audio-1234", 256)
+    own.ensure([content_key("x")], lambda positions: ((p, np.ones((9, 256), np.float32)) for p in positions))
+    monkeypatch.setenv("DUAL_BENCH_CACHE_LIMIT", "1 B")
+    filled(tmp_path, "b1")
+    assert (own.find([content_key("x")])[0] == 1).all()
+
+
+@pytest.mark.parametrize("limit", ["lots", "-1 GB", "1 parsec"])
+def test_a_limit_that_is_no_size_is_the_users_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setenv("DUAL_BENCH_CACHE_LIMIT", limit)
+    with pytest.raises(UserError, match=f"DUAL_BENCH_CACHE_LIMIT: expected a size such as '20 GB', found '{limit}'"):
+        filled(tmp_path, "b1")
+    assert not (tmp_path / "text").exists()
+
+
+indexed = st.dictionaries(st.binary(min_size=32, max_size=32), st.integers(0, 99), max_size=9)
+
+
+@given(indexed, st.lists(st.binary(min_size=32, max_size=32), max_size=5), st.data())
+def test_an_index_finds_what_a_dictionary_finds(
+    known: dict[bytes, int], others: list[bytes], data: st.DataObject
+) -> None:
+    index = cache._Index(np.empty(0, "S32"), np.empty((0, 2), np.int64))
+    index = index.with_more({key.hex(): (value, 1) for key, value in known.items()})
+    asked = data.draw(st.permutations([*known, *others]))
+    assert index.find([key.hex() for key in asked])[:, 0].tolist() == [known.get(key, -1) for key in asked]
