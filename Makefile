@@ -31,11 +31,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@npm install --silent --prefix $(VENV) --no-save --no-package-lock --ignore-scripts --fetch-retries=1 axe-core@4.11.0 || echo "no axe-core: the test that uses it is skipped"
 	@touch $@
 
-bench: $(VENV)/.installed-dev ## speeds, each as a ratio to a named alternative in the same run
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/corruptions.py --out reports/reference/corruption-speed.md
-	$(BIN)/python benchmarks/resampling.py --out reports/reference/resampling-speed.md
-	$(BIN)/python benchmarks/rendering.py --out reports/reference/rendering-speed.md
-	[ ! -d $(DATA)/meld_clips ] || $(BIN)/python benchmarks/decoding.py $(DATA) --out reports/reference/decoding-speed.md
+bench: $(VENV)/.installed-dev ## speeds, each as a ratio to a named alternative in the same run; half an hour
+	$(BIN)/python benchmarks/all.py --data $(DATA) --out reports/reference
 
 reference: $(VENV)/.installed-dev ## the reference report, from its rows where they are there; and what the noise does to the real lines in DATA
 	$(BIN)/dual-bench run reference --out reports/reference/synthetic

@@ -16,7 +16,6 @@ times, for others may be using the machine, and medians of repetitions in which 
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import random
@@ -25,7 +24,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when numpy is imported
 
@@ -33,8 +31,8 @@ import nlpaug
 import numpy as np
 from nlpaug.augmenter.char import KeyboardAug
 from nlpaug.augmenter.word import RandomWordAug
-from rich.console import Console
-from showing import as_markdown, as_table
+from showing import Section, Table, arguments, tell
+from timing import Ratio
 
 from dual_bench.corruptions.characters import mistype
 from dual_bench.corruptions.words import drop_words
@@ -94,10 +92,10 @@ class Row:
         low, _, high = statistics.quantiles(self.speeds[name], n=4)
         return (high - low) / 2 / self.median(name)
 
-    def cells(self) -> list[str]:
+    def cells(self) -> tuple[str, ...]:
         speeds = [f"{self.median(name):,.0f} ± {self.spread(name):.0%}" for name in self.speeds]
         ratios = [f"{self.ratio(name):.1f}" for name in ("ours", "ours, seeded")]
-        return [self.corruption, self.length, f"{self.rate}", *speeds, *ratios]
+        return (self.corruption, self.length, f"{self.rate}", *speeds, *ratios)
 
     def ratio(self, name: str) -> float:
         """Of the medians, against nlpaug without its caps."""
@@ -124,62 +122,74 @@ def share_hit(corruption: str, said: Sequence[str], made: Sequence[str]) -> floa
     return sum(a != b for a, b in pairs) / len(pairs)
 
 
-def realised(corruption: str, count: int) -> list[list[str]]:
+def realised(corruption: str, count: int) -> list[tuple[str, ...]]:
     said = texts(60, count)
     found = {rate: contestants(corruption, rate) for rate in RATES}
     names = [name for name in found[RATES[0]] if name != "ours, seeded"]
     return [
-        [corruption, name, *(f"{share_hit(corruption, said, found[rate][name](said)):.3f}" for rate in RATES)]
+        (corruption, name, *(f"{share_hit(corruption, said, found[rate][name](said)):.3f}" for rate in RATES))
         for name in names
     ]
 
 
-def summary(rows: Sequence[Row]) -> list[list[str]]:
+def summary(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """For each corruption and length, the ratio at the rate where it is lowest, in the middle, and highest."""
     found = []
     for corruption, length, name in product(OURS, LENGTHS, ("ours", "ours, seeded")):
         ratios = [row.ratio(name) for row in rows if (row.corruption, row.length) == (corruption, length)]
         shown = (min(ratios), statistics.median(ratios), max(ratios))
-        found.append([corruption, length, name, *(f"{ratio:.1f}" for ratio in shown)])
+        found.append((corruption, length, name, *(f"{ratio:.1f}" for ratio in shown)))
     return found
 
 
+def ratios(rows: Sequence[Row], count: int) -> tuple[Ratio, ...]:
+    """Of the seconds for all rates together, for each corruption and length."""
+
+    other = "nlpaug, no caps"
+
+    def seconds(corruption: str, length: str, name: str) -> tuple[float, ...]:
+        chosen = [row.speeds[name] for row in rows if (row.corruption, row.length) == (corruption, length)]
+        return tuple(sum(count / speed for speed in repetition) for repetition in zip(*chosen, strict=True))
+
+    return tuple(
+        Ratio(f"{c} on texts of {n}", "ours, seeded", other, seconds(c, n, "ours, seeded"), seconds(c, n, other))
+        for c, n in product(OURS, LENGTHS)
+    )
+
+
+def measure(count: int, repetitions: int) -> Section:
+    random.seed(0)  # nlpaug draws from the global generators
+    np.random.seed(0)  # noqa: NPY002
+    rows = [timed(c, n, r, count, repetitions) for c in OURS for n in LENGTHS for r in RATES]
+    names = list(rows[0].speeds)
+    tables = (
+        Table(
+            "Ratio to nlpaug without caps, over the rates",
+            ("corruption", "texts", "", "lowest", "median", "highest"),
+            tuple(summary(rows)),
+        ),
+        Table(
+            "Sentences a second: median ± half the interquartile range",
+            ("corruption", "texts", "rate", *names, "ours / no caps", "seeded / no caps"),
+            tuple(row.cells() for row in rows),
+        ),
+        Table(
+            "Share that was hit, of texts of 60 words, by nominal rate",
+            ("corruption", "", *map(str, RATES)),
+            tuple(line for corruption in OURS for line in realised(corruption, count)),
+        ),
+    )
+    about = f"nlpaug {nlpaug.__version__}, numpy {np.__version__}, Python {platform.python_version()}, one thread; "
+    about += f"{count} texts, {repetitions} repetitions."
+    return Section("Corruptions: speed against nlpaug", about, ratios(rows, count), tables=tables)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="write the tables there too, as Markdown")
+    parser = arguments(__doc__)
     parser.add_argument("--texts", type=int, default=400, help="texts of each length (default: 400)")
     parser.add_argument("--repetitions", type=int, default=15, help="timings of each contestant (default: 15)")
     asked = parser.parse_args()
-    random.seed(0)  # nlpaug draws from the global generators
-    np.random.seed(0)  # noqa: NPY002
-    rows = [timed(c, n, r, asked.texts, asked.repetitions) for c in OURS for n in LENGTHS for r in RATES]
-    names = list(rows[0].speeds)
-    tables = [
-        (
-            "Ratio to nlpaug without caps, over the rates",
-            ["corruption", "texts", "", "lowest", "median", "highest"],
-            summary(rows),
-        ),
-        (
-            "Sentences a second: median ± half the interquartile range",
-            ["corruption", "texts", "rate", *names, "ours / no caps", "seeded / no caps"],
-            [row.cells() for row in rows],
-        ),
-        (
-            "Share that was hit, of texts of 60 words, by nominal rate",
-            ["corruption", "", *map(str, RATES)],
-            [line for corruption in OURS for line in realised(corruption, asked.texts)],
-        ),
-    ]
-    where = f"nlpaug {nlpaug.__version__}, numpy {np.__version__}, Python {platform.python_version()}, one thread; "
-    where += f"{asked.texts} texts, {asked.repetitions} repetitions"
-    console = Console()
-    for title, head, lines in tables:
-        console.print(as_table(title, head, lines))
-    console.print(where)
-    if asked.out:
-        sections = [as_markdown(title, head, lines) for title, head, lines in tables]
-        asked.out.write_text("# Corruptions: speed against nlpaug\n\n" + where + ".\n\n" + "\n".join(sections), "utf-8")
+    tell(measure(asked.texts, asked.repetitions), asked)
 
 
 if __name__ == "__main__":

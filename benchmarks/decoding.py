@@ -18,7 +18,6 @@ the start, which is 0 on a machine that does nothing else. A last table says tha
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import statistics
@@ -35,8 +34,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read when numpy is imported
 import av
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from showing import as_markdown, as_table
+from showing import Section, Table, arguments, tell
+from timing import Ratio
 
 from dual_bench.features.media import Clip, Picture, frames, probe, sound
 
@@ -126,39 +125,34 @@ def spread(values: Sequence[float]) -> str:
     return f"{middle:.1f} ± {(high - low) / 2 / middle:.0%}"
 
 
-def speeds(field: Sequence[Contestant], seconds: float) -> list[list[str]]:
+def speeds(field: Sequence[Contestant], seconds: float) -> tuple[tuple[str, ...], ...]:
     first = field[0]
-    return [
-        [
+    return tuple(
+        (
             each.name,
             str(each.processes),
             spread([seconds / wall for wall in each.wall]),
             spread([seconds / cpu for cpu in each.cpu]),
             f"{statistics.median(first.wall) / statistics.median(each.wall):.1f}",
             f"{statistics.median(first.cpu) / statistics.median(each.cpu):.1f}",
-        ]
+        )
         for each in field
-    ]
+    )
 
 
-def agreement(paths: Sequence[Path]) -> list[list[str]]:
+def agreement(paths: Sequence[Path]) -> list[tuple[str, ...]]:
     """How far our pictures lie from the plain loop's: levels of 255, over all clips."""
     rows = []
     for kind, picture in PICTURES.items():
         pairs = [(ours(path, picture)[0].astype(int), plain(path, picture)[0].astype(int)) for path in paths]
         counts = sum(len(a) for a, _ in pairs), sum(len(b) for _, b in pairs)
         off = np.concatenate([np.abs(a[: len(b)] - b[: len(a)]).ravel() for a, b in pairs])
-        rows.append([kind, f"{counts[0]}, {counts[1]}", f"{off.mean():.2f}", f"{np.quantile(off, 0.999):.0f}"])
+        rows.append((kind, f"{counts[0]}, {counts[1]}", f"{off.mean():.2f}", f"{np.quantile(off, 0.999):.0f}"))
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="the folder of meld_clips")
-    parser.add_argument("--out", type=Path, help="write the tables there too, as Markdown")
-    parser.add_argument("--repetitions", type=int, default=9, help="timings of each contestant (default: 9)")
-    asked = parser.parse_args()
-    paths = sorted((asked.data / "meld_clips").glob("*.mp4"), key=lambda path: -path.stat().st_size)
+def measure_all(data: Path, repetitions: int) -> Section:
+    paths = sorted((data / "meld_clips").glob("*.mp4"), key=lambda path: -path.stat().st_size)
     seconds = sum(probe(path).seconds for path in paths)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
@@ -172,35 +166,39 @@ def main() -> None:
             measure(pools, contestant, paths[-CORES:] * CORES)  # whatever is done once and for all
             contestant.wall.clear()
             contestant.cpu.clear()
-        for _ in range(asked.repetitions):
+        for _ in range(repetitions):
             for contestant in everyone:
                 measure(pools, contestant, paths)
-    tables = [
+    tables = (
         *(
-            (
+            Table(
                 f"Sound and pictures, {kind}: seconds of film a second, median ± half the interquartile range",
-                ["", "processes", "by the clock", "by CPU time", "clock, to plain", "CPU, to plain"],
+                ("", "processes", "by the clock", "by CPU time", "clock, to plain", "CPU, to plain"),
                 speeds(field, seconds),
             )
             for kind, field in fields.items()
         ),
-        (
+        Table(
             "Levels of 255 between our pictures and the plain loop's",
-            ["", "pictures, ours and plain", "mean", "99.9% lie within"],
-            agreement(paths),
+            ("", "pictures, ours and plain", "mean", "99.9% lie within"),
+            tuple(agreement(paths)),
         ),
-    ]
-    where = f"PyAV {av.__version__}, Python {platform.python_version()}, {CORES} cores; {len(paths)} clips of "
-    where += f"{seconds:.1f} s in all, {asked.repetitions} repetitions; load average {load:.1f} at the start"
-    console = Console()
-    for title, head, lines in tables:
-        console.print(as_table(title, head, lines))
-    console.print(where)
-    if asked.out:
-        sections = [as_markdown(title, head, lines) for title, head, lines in tables]
-        asked.out.write_text(
-            "# Decoding: speed against a plain loop\n\n" + where + ".\n\n" + "\n".join(sections), "utf-8"
-        )
+    )
+    about = f"PyAV {av.__version__}, Python {platform.python_version()}, {CORES} cores; {len(paths)} clips of "
+    about += f"{seconds:.1f} s in all, {repetitions} repetitions; load average {load:.1f} at the start."
+    ratios = tuple(
+        Ratio(f"decoding, {kind}", "ours", "every frame to RGB", tuple(field[-1].wall), tuple(field[0].wall))
+        for kind, field in fields.items()
+    )
+    return Section("Decoding: speed against a plain loop", about, ratios, tables=tables)
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("data", type=Path, help="the folder of meld_clips")
+    parser.add_argument("--repetitions", type=int, default=9, help="timings of each contestant (default: 9)")
+    asked = parser.parse_args()
+    tell(measure_all(asked.data, asked.repetitions), asked)
 
 
 if __name__ == "__main__":

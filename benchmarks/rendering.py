@@ -1,11 +1,10 @@
 """How long a large report takes, and how much memory: 20 models x 200 noisy conditions x 2,610 utterances x 5 seeds.
 
-The rows are made up, with class probabilities; the folder is written to a temporary place, or kept with ``--keep``.
+The rows are made up, with class probabilities; the folder is written to a temporary place, or kept with ``--rows``.
 """
 
 from __future__ import annotations
 
-import argparse
 import resource
 import subprocess
 import sys
@@ -15,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from showing import Section, arguments, limit_table, tell
+from timing import Limit
 
-from dual_bench.report.numbers import fixed
 from dual_bench.report.render import FORMATS
 from dual_bench.schema import SCHEMA_VERSION, CorpusInfo, Provenance, RunInfo
-from dual_bench.store import RunFolder, prediction_table, text_table, write_text
+from dual_bench.store import RunFolder, prediction_table, text_table
 from dual_bench.types import CLEAN, Condition, FloatArray, Utterance
 
 MODELS, SEEDS, DRAWS, UTTERANCES, CLUSTERS = 20, 5, 5, 2_610, 280
@@ -102,13 +102,9 @@ def _info(digests: list[str]) -> RunInfo:
     )  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--keep", type=Path, help="folder to keep the rows in")
-    parser.add_argument("--out", type=Path, help="where the table goes")
-    chosen = parser.parse_args()
+def measure(keep: Path | None) -> Section:
     with tempfile.TemporaryDirectory() as temporary:
-        folder = chosen.keep or Path(temporary) / "run"
+        folder = keep or Path(temporary) / "run"
         if not (folder / "run.json").is_file():
             made(folder)
         start = time.perf_counter()
@@ -118,22 +114,24 @@ def main() -> None:
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
         page = (folder / "index.html").stat().st_size / 1e6
         rows = sum(f.stat().st_size for f in folder.rglob("*.parquet")) / 1e9
-    told = [("time, s", seconds, SECONDS), ("memory, GiB", memory, GIBIBYTES), ("index.html, MB", page, PAGE_MEGABYTES)]
+    limits = (
+        Limit("a large report, time", seconds, SECONDS, "s"),
+        Limit("a large report, memory", memory, GIBIBYTES, "GiB"),
+        Limit("a large report, index.html", page, PAGE_MEGABYTES, "MB"),
+    )
     noisy = len(CORRUPTIONS) * len(RATES) * DRAWS
-    lines = [
-        "# How long a large report takes",
-        "",
-        f"`dual-bench report`, all formats, of {MODELS} models x {noisy} noisy conditions x "
-        f"{UTTERANCES:,} utterances x {SEEDS} seeds ({rows:.1f} GB of rows), on this machine; `make bench`.",
-        "",
-        "| what | measured | at most |",
-        "| --- | ---: | ---: |",
-        *(f"| {what} | {fixed(value, 1)} | {most:g} |" for what, value, most in told),
-    ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if chosen.out:
-        write_text(chosen.out / "rendering-speed.md" if chosen.out.is_dir() else chosen.out, text)
+    about = (
+        f"`dual-bench report`, all formats, of {MODELS} models x {noisy} noisy conditions x {UTTERANCES:,} utterances "
+        f"x {SEEDS} seeds ({rows:.1f} GB of rows), once."
+    )
+    return Section("How long a large report takes", about, limits=limits, tables=(limit_table(limits),))
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--rows", type=Path, help="folder to keep the rows in")
+    asked = parser.parse_args()
+    tell(measure(asked.rows), asked)
 
 
 if __name__ == "__main__":

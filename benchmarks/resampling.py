@@ -9,17 +9,16 @@ of the resamples and are scaled up; what they find is compared with what the lib
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
+from showing import Section, Table, arguments, shown, tell
 from sklearn.metrics import f1_score
+from timing import Ratio
 
 from dual_bench.metrics import WEIGHTED_F1
 from dual_bench.stats.resampling import Weights, replicates, resample
-from dual_bench.store import write_text
 from dual_bench.types import FloatArray, IntArray
 
 SEEDS, DRAWS, CLUSTERS, UTTERANCES, CLASSES = 5, 5, 280, 2_610, 7
@@ -58,8 +57,7 @@ def loop(
     return found
 
 
-def measure() -> str:
-    """The page."""
+def measure(repetitions: int) -> Section:
     rng = np.random.default_rng(0)
     truth = rng.integers(CLASSES, size=UTTERANCES)
     cluster = np.sort(np.append(np.arange(CLUSTERS), rng.integers(CLUSTERS, size=UTTERANCES - CLUSTERS)))
@@ -72,38 +70,42 @@ def measure() -> str:
         statistics = WEIGHTED_F1.statistics(truth, np.eye(CLASSES)[answers[place]])
         sums[place] = np.add.reduceat(statistics, starts)
 
-    began = time.perf_counter()
     weights = resample(rng, SEEDS, DRAWS, CLUSTERS, RESAMPLES)
-    ours = []
-    for left, right in sums:
-        sides = [replicates(side, WEIGHTED_F1.value, weights) for side in (left, right)]
-        ours.append(sides[0] - sides[1])
-    seconds = time.perf_counter() - began
-
-    lines = [
-        "# How fast is the bootstrap?",
-        "",
-        f"`make bench`: {RESAMPLES:,} resamples of seeds, noise draws and dialogues ({SEEDS} x {DRAWS} x {CLUSTERS}; "
-        f"{UTTERANCES:,} utterances, {CLASSES} classes) of the paired difference in weighted F1 under {CONDITIONS} "
-        "conditions.",
-        "",
-        "| how | seconds | times as long |",
-        "|---|---:|---:|",
-        f"| `stats.resampling.replicates` | {seconds:.1f} | 1 |",
-    ]
-    for title, f1 in (("loop, counting with numpy", f1_by_counting), ("loop, scikit-learn's f1_score", f1_by_sklearn)):
+    loops = {"loop, counting with numpy": f1_by_counting, "loop, scikit-learn's f1_score": f1_by_sklearn}
+    seconds: list[float] = []
+    slow: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(repetitions):
         began = time.perf_counter()
-        found = loop(f1, truth, answers[0], rows, weights)
-        slow = (time.perf_counter() - began) / IN_LOOP * RESAMPLES * CONDITIONS
-        np.testing.assert_allclose(found, ours[0][:IN_LOOP], rtol=0, atol=1e-12)
-        lines.append(f"| {title} | {slow:,.0f} (from {IN_LOOP} resamples of one condition) | {slow / seconds:,.0f} |")
-    return "\n".join(lines) + "\n"
+        ours = []
+        for left, right in sums:
+            sides = [replicates(side, WEIGHTED_F1.value, weights) for side in (left, right)]
+            ours.append(sides[0] - sides[1])
+        seconds.append(time.perf_counter() - began)
+        for name, f1 in loops.items():
+            began = time.perf_counter()
+            found = loop(f1, truth, answers[0], rows, weights)
+            slow[name].append((time.perf_counter() - began) / IN_LOOP * RESAMPLES * CONDITIONS)
+            np.testing.assert_allclose(found, ours[0][:IN_LOOP], rtol=0, atol=1e-12)
+    about = (
+        f"{RESAMPLES:,} resamples of seeds, noise draws and dialogues ({SEEDS} x {DRAWS} x {CLUSTERS}; {UTTERANCES:,} "
+        f"utterances, {CLASSES} classes) of the paired difference in weighted F1 under {CONDITIONS} conditions; "
+        f"medians of {repetitions} repetitions. The loops are scaled up from {IN_LOOP} resamples of one condition."
+    )
+    ratios = tuple(
+        Ratio("bootstrap of weighted F1", "`stats.resampling.replicates`", name, tuple(seconds), tuple(slow[name]))
+        for name in loops
+    )
+    lines = (("`stats.resampling.replicates`", shown(ratios[0].our_median), "1"),)
+    lines += tuple((ratio.theirs, shown(ratio.their_median), f"{ratio.value:,.0f}") for ratio in ratios)
+    table = Table("Seconds", ("how", "seconds", "times as long"), lines)
+    return Section("How fast is the bootstrap?", about, ratios, tables=(table,))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    write_text(parser.parse_args().out, measure())
+    parser = arguments(__doc__)
+    parser.add_argument("--repetitions", type=int, default=5, help="timings of each contestant (default: 5)")
+    asked = parser.parse_args()
+    tell(measure(asked.repetitions), asked)
 
 
 if __name__ == "__main__":

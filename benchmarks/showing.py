@@ -1,21 +1,106 @@
-"""Tables of measurements, on the screen and as Markdown."""
+"""What a benchmark found, as a record that can be kept, and as tables on the screen and in Markdown."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from rich.table import Table
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.table import Table as Shown
+from timing import Limit, Ratio
 
-
-def as_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title)
-    for name in head:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*row)
-    return table
+from dual_bench.store import write_text
 
 
-def as_markdown(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return f"## {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+@dataclass(frozen=True)
+class Table:
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def as_markdown(self, level: int = 2) -> str:
+        lines = [self.head, ("---",) * len(self.head), *self.rows]
+        return f"{'#' * level} {self.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+    def on_screen(self) -> Shown:
+        shown = Shown(title=self.title)
+        for name in self.head:
+            shown.add_column(name)
+        for row in self.rows:
+            shown.add_row(*row)
+        return shown
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one benchmark found; ``about`` says what was measured, on what, and what is scaled up from a sample."""
+
+    title: str
+    about: str
+    ratios: tuple[Ratio, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+    def as_markdown(self, level: int = 1) -> str:
+        tables = [table.as_markdown(level + 1) for table in self.tables]
+        return "\n".join([f"{'#' * level} {self.title}\n\n{self.about}\n", *tables])
+
+
+SECTION = TypeAdapter(Section)
+
+RATIOS = ("what", "ours", "against", "ours, s", "theirs, s", "ratio", "lowest to highest", "repetitions", "asked for")
+LIMITS = ("what", "measured", "at most")
+
+
+def ratio_table(ratios: Sequence[Ratio]) -> Table:
+    return Table("Ratios", RATIOS, tuple(_ratio_row(ratio) for ratio in ratios))
+
+
+def limit_table(limits: Sequence[Limit]) -> Table:
+    return Table("Limits", LIMITS, tuple(_limit_row(limit) for limit in limits))
+
+
+def _ratio_row(ratio: Ratio) -> tuple[str, ...]:
+    low, high = ratio.spread
+    asked = "" if ratio.asked is None else f"{ratio.asked:g}: {'met' if ratio.value >= ratio.asked else 'not met'}"
+    seconds = (shown(ratio.our_median), shown(ratio.their_median))
+    spread = (f"{ratio.value:.2f}", f"{low:.2f} to {high:.2f}", str(len(ratio.seconds)))
+    return ratio.what, ratio.ours, ratio.theirs, *seconds, *spread, asked
+
+
+def _limit_row(limit: Limit) -> tuple[str, ...]:
+    met = "met" if limit.value <= limit.most else "not met"
+    return limit.what, f"{limit.value:.2f} {limit.unit}", f"{limit.most:g} {limit.unit}: {met}"
+
+
+def shown(seconds: float) -> str:
+    """Three digits, and all of those before the point.
+
+    >>> [shown(s) for s in (0.012345, 1.2345, 123.45, 12345.6)]
+    ['0.0123', '1.23', '123', '12,346']
+    """
+    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
+
+
+def arguments(about: str | None) -> argparse.ArgumentParser:
+    """What every benchmark can be asked."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="write a page of its own there, as Markdown")
+    parser.add_argument("--keep", type=Path, help="write what was found there, as JSON")
+    return parser
+
+
+def tell(section: Section, asked: argparse.Namespace) -> None:
+    """Print what was found, and write it where it was asked for."""
+    console = Console()
+    found = (ratio_table(section.ratios), limit_table(section.limits))
+    for table in dict.fromkeys(table for table in (*section.tables, *found) if table.rows):
+        console.print(table.on_screen())
+    console.print(section.about)
+    if asked.out:
+        write_text(asked.out, section.as_markdown())
+    if asked.keep:
+        write_text(asked.keep, SECTION.dump_json(section).decode())

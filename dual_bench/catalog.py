@@ -15,14 +15,14 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar, get_args
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from dual_bench.types import UserError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 Settings = Mapping[str, bool | int | float | str]
 
@@ -51,6 +51,8 @@ class Catalog:
         Looked for only where a name is not in ``entries``, or all names are wanted: no package can change what a name
         of dual-bench means.
         """
+        from importlib import metadata
+
         found: dict[str, Entry] = {}
         brought: dict[str, str] = dict.fromkeys(self.entries, "dual-bench")
         for point in metadata.entry_points(group=self.group) if self.group else ():
@@ -150,6 +152,8 @@ def _scalar(text: str) -> bool | int | float | str:
 
 def _fields(kind: type[BaseModel], place: Sequence[int | str]) -> Iterable[str]:
     """The names that are valid at a place inside a record."""
+    from pydantic import BaseModel
+
     for part in place[:-1]:
         if isinstance(part, str) and part in kind.model_fields:
             inner = kind.model_fields[part].annotation
@@ -159,11 +163,13 @@ def _fields(kind: type[BaseModel], place: Sequence[int | str]) -> Iterable[str]:
     return kind.model_fields
 
 
-S = TypeVar("S", bound=BaseModel)
+S = TypeVar("S", bound="BaseModel")
 
 
 def validated(kind: type[S], values: Mapping[str, Any], what: str) -> S:
     """``values`` as settings of ``kind``; UserError names the first wrong key, and the nearest one where unknown."""
+    from pydantic import ValidationError
+
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -1,11 +1,13 @@
-"""The command line: parses, calls, prints. Exit code 2 is the user's mistake, 1 ours, 130 an interrupt."""
+"""The command line: parses, calls, prints. Exit code 2 is the user's mistake, 1 ours, 130 an interrupt.
+
+Each command imports what it needs when it is called, so that none waits for the libraries of another.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,16 +17,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from dual_bench.catalog import CATALOGS, did_you_mean, split_specs
 from dual_bench.cli_data import data_app
-from dual_bench.screen import explained, progress, screen
-from dual_bench.study import questions
-from dual_bench.types import UserError
+from dual_bench.screen import explained, progress, screen, tell_time
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dual_bench.plan import Plan
+    from dual_bench.profile import Stopwatch
     from dual_bench.report.render import Rendered
     from dual_bench.schema import StudyInfo
 
@@ -84,6 +84,7 @@ Out = Annotated[Path | None, typer.Option(help="Folder of results; by default re
 Data = Annotated[Path, typer.Option(envvar="DUAL_BENCH_DATA", help="Folder of the real corpora.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core.")]
+Profiled = Annotated[bool, typer.Option("--profile", help="Show where the time went, and keep it in profile.json.")]
 
 
 @app.command()
@@ -118,9 +119,13 @@ def run(
     data: Data = Path("data"),
     device: Device = "auto",
     jobs: Jobs = 0,
+    profile: Profiled = False,
 ) -> None:
     """Train the models of a study, corrupt the test words, score, compare, and write a report."""
     with explained():
+        from dual_bench.profile import Stopwatch
+
+        watch = Stopwatch() if profile else None
         from dual_bench.plan import read_plan
 
         given = _overrides(
@@ -130,7 +135,7 @@ def run(
         given |= {key: value for key, value in named.items() if value is not None}
         if dataset is not None and metric is None:
             given["metric"] = ""  # the study's own may not suit this corpus
-        _carry_out(read_plan(study, given), None, data, out, device, jobs)
+        _carry_out(read_plan(study, given), None, data, out, device, jobs, watch)
 
 
 @app.command()
@@ -162,9 +167,13 @@ def ablate(
     data: Data = Path("data"),
     device: Device = "auto",
     jobs: Jobs = 0,
+    profile: Profiled = False,
 ) -> None:
     """Train a baseline and its variants, and say which part makes a difference, which does not, and what is open."""
     with explained():
+        from dual_bench.profile import Stopwatch
+
+        watch = Stopwatch() if profile else None
         from dual_bench.ablation import read_study
 
         given = _overrides(
@@ -174,7 +183,7 @@ def ablate(
         given |= {key: value for key, value in named.items() if value is not None}
         plan, record = read_study(study, given)
         screen.print(f"study: {record.where}", soft_wrap=True, highlight=False)
-        _carry_out(plan, record, data, out, device, jobs)
+        _carry_out(plan, record, data, out, device, jobs, watch)
 
 
 @app.command()
@@ -252,19 +261,34 @@ def _training(epochs: int | None, pack: str | None, bucketing: bool | None) -> d
     return {"training": chosen} if chosen else {}
 
 
-def _carry_out(plan: Plan, study: StudyInfo | None, data: Path, out: Path | None, device: str, jobs: int) -> None:
-    """Do what is still to do, and render the report."""
+def _carry_out(
+    plan: Plan,
+    study: StudyInfo | None,
+    data: Path,
+    out: Path | None,
+    device: str,
+    jobs: int,
+    watch: Stopwatch | None,
+) -> None:
+    """Do what is still to do, render the report, and say where the time went if there is a watch on it."""
     from dual_bench import runner
     from dual_bench.features.cache import default_folder
 
     with progress() as report:
+        if watch is not None:
+            report = watch.watching(report)
         result = runner.run(plan, data, default_folder(), Path("reports"), out, device, jobs, report, study)
     elsewhere = f", {result.found} taken from other runs" if result.found else ""
     screen.print(
         f"{result.trained} models trained, {result.skipped} found finished{elsewhere}; "
         f"{result.encoded} items encoded now."
     )
+    if watch is None:
+        _render(result.folder)
+        return
+    watch.begin("report")
     _render(result.folder)
+    tell_time(watch.stages(), result)
 
 
 @app.command()
@@ -292,7 +316,9 @@ def report(
 ) -> None:
     """Render the report of a run, or one of several, from stored rows alone; or of predictions of another toolkit."""
     with explained():
+        from dual_bench.catalog import did_you_mean
         from dual_bench.report.render import FORMATS, USUAL, render, render_predictions
+        from dual_bench.types import UserError
 
         chosen = _joined(formats) or list(USUAL)
         for name in chosen:
@@ -389,6 +415,10 @@ def list_parts(
 ) -> None:
     """Show the corpora, models, corruptions, metrics, encoders, layouts, studies and ablations there are."""
     with explained():
+        from dual_bench.catalog import CATALOGS, did_you_mean
+        from dual_bench.study import questions
+        from dual_bench.types import UserError
+
         shelves = {title: {n: e.summary for n, e in catalog.parts.items()} for title, catalog in CATALOGS.items()}
         shelves |= {"studies": questions(ablations=False), "ablations": questions(ablations=True)}
         if kind is not None and kind not in shelves:
@@ -403,6 +433,8 @@ def list_parts(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib import metadata
+
         screen.print(metadata.version("dual-bench"))
         raise typer.Exit
 
@@ -421,6 +453,9 @@ def main(
 
 
 def _joined(values: Many) -> list[str] | None:
+    from dual_bench.catalog import split_specs
+    from dual_bench.types import UserError
+
     if values is None:
         return None
     joined = [part for value in values for part in split_specs(value)]
@@ -430,6 +465,8 @@ def _joined(values: Many) -> list[str] | None:
 
 
 def _models(values: Many) -> list[str] | None:
+    from dual_bench.catalog import CATALOGS
+
     joined = _joined(values)
     return list(CATALOGS["models"].parts) if joined == ["all"] else joined
 

@@ -11,22 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
 
-from dual_bench.catalog import did_you_mean
 from dual_bench.screen import explained, progress, screen
-from dual_bench.types import DualBenchError, UserError
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from dual_bench.inspection import Fault, Inspection
 
 data_app = typer.Typer(name="data", help="Raw media: fetch, check, extract and export.", no_args_is_help=True)
@@ -49,11 +40,27 @@ def fetch(
 ) -> None:
     """Download a corpus from its public address, and unpack it; goes on where it was stopped."""
     with explained():
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
         from dual_bench.datasets.fetch import fetch, find
 
         remote = find(name)
         screen.print(f"{remote.licence}.", soft_wrap=True, highlight=False)
-        with Progress(*_DOWNLOAD, console=screen) as shown:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
+        with Progress(*columns, console=screen) as shown:
             bars: dict[str, TaskID] = {}
 
             def report(done: int, total: int, what: str) -> None:
@@ -63,15 +70,6 @@ def fetch(
 
             folder = fetch(remote, out, report)
         _next("data", "check", folder)
-
-
-_DOWNLOAD = (
-    TextColumn("{task.description}"),
-    BarColumn(),
-    DownloadColumn(),
-    TransferSpeedColumn(),
-    TimeRemainingColumn(elapsed_when_finished=True),
-)
 
 
 @data_app.command()
@@ -187,6 +185,7 @@ def extract(
         from dual_bench.features.encoder import by_modality, encoders_of
         from dual_bench.inspection import Fault
         from dual_bench.training import resolve_device
+        from dual_bench.types import DualBenchError, UserError
 
         found, settings = find_layout(path, layout)
         named = by_modality(encoder or [])
@@ -230,8 +229,10 @@ def export(
 ) -> None:
     """Render a corpus to media and tables, as if it had been recorded."""
     with explained():
+        from dual_bench.catalog import did_you_mean
         from dual_bench.datasets.export import check_free, export_meld
         from dual_bench.plan import load_corpus
+        from dual_bench.types import UserError
 
         if layout != "meld":
             raise UserError(f"--layout: expected meld, found '{layout}'{did_you_mean(layout, ['meld'])}")

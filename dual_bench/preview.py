@@ -11,8 +11,7 @@ from dual_bench.catalog import CORRUPTIONS
 from dual_bench.corruptions.measure import Change, Measured, changes, measure
 from dual_bench.corruptions.noise import Spoken, corrupted, load
 from dual_bench.corruptions.recogniser import parsed_rate
-from dual_bench.datasets.synthetic import EMOTIONS
-from dual_bench.datasets.synthetic_text import sentence
+from dual_bench.datasets.synthetic_text import EMOTIONS, sentence
 from dual_bench.seeding import generator
 from dual_bench.types import Condition, Task, TrainingText, UserError, Utterance
 

@@ -29,14 +29,15 @@ from dual_bench.worst import Attack
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where the results lie; how many cells were trained now, were there before, and were found in other runs; and
-    how many items were encoded now."""
+    """Where the results lie; how many cells were trained now, were there before, and were found in other runs; how
+    many items were encoded now; and the digests of the cells trained now."""
 
     folder: Path
     trained: int
     skipped: int
     found: int
     encoded: int
+    cells: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def run(
         raise
     ended = environment.model_copy(update={"ended": provenance.now(), "seconds": time.perf_counter() - began})
     folder.write_info(info.model_copy(update={"status": "complete", "provenance": ended}))
-    return RunResult(folder.path, len(pending), done, found, ready.encoded)
+    return RunResult(folder.path, len(pending), done, found, ready.encoded, tuple(cell.digest for cell in pending))
 
 
 def _borrow(ready: Prepared, missing: Sequence[Cell], reports: Path, environment: schema.Provenance) -> list[Cell]:

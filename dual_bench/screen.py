@@ -1,4 +1,4 @@
-"""What the commands share: the screen, bars of progress, and how things go wrong."""
+"""What the commands share: the screen, bars of progress, how things go wrong, and where the time went."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.table import Table
 
-from dual_bench.types import DualBenchError, Report, UserError
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from dual_bench.runner import RunResult
+    from dual_bench.types import Report
 
 screen = Console(emoji=False)
 errors = Console(stderr=True, emoji=False)
@@ -28,6 +25,15 @@ errors = Console(stderr=True, emoji=False)
 @contextmanager
 def progress() -> Iterator[Report]:
     """A bar for each stage of a run, with the time left."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         SpinnerColumn(),
         TextColumn("{task.fields[stage]:<7}"),
@@ -53,6 +59,8 @@ def progress() -> Iterator[Report]:
 @contextmanager
 def explained() -> Iterator[None]:
     """Turn what goes wrong into one sentence and an exit code."""
+    from dual_bench.types import DualBenchError, UserError
+
     try:
         yield
     except UserError as error:
@@ -70,3 +78,38 @@ def explained() -> Iterator[None]:
 def _stop(sentence: str, code: int) -> None:
     errors.print(f"[bold red]dual-bench:[/bold red] {escape(sentence)}", highlight=False, soft_wrap=True)
     sys.exit(code)
+
+
+def tell_time(stages: dict[str, float], result: RunResult) -> None:
+    """Where the time of a run went; what its models took is kept where some were trained."""
+    from dual_bench.profile import profile
+    from dual_bench.store import RunFolder, write_text
+
+    folder = RunFolder(result.folder)
+    trained = [cell for digest in result.cells if (cell := folder.finished(digest))]
+    found = profile(stages, folder.info(), trained)
+    whole = sum(stages.values())
+    table = _numbers("Where the time went", "stage", "seconds", "share")
+    for stage, seconds in stages.items():
+        table.add_row(stage, f"{seconds:.1f}", f"{seconds / whole:.0%}")
+    screen.print(table)
+    if not trained:
+        screen.print("no model was trained now, so profile.json is not written")
+        return
+    table = _numbers("Seconds of processes", "model", "trainings", "fit", "predict", "utterances/s", "answers/s")
+    for m in found.models:
+        rates = (m.utterances / m.seconds_fit, m.answers / m.seconds_predict)
+        numbers = (f"{m.seconds_fit:.1f}", f"{m.seconds_predict:.1f}", *(f"{rate:,.0f}" for rate in rates))
+        table.add_row(escape(m.system), str(m.trainings), *numbers)
+    screen.print(table)
+    write_text(folder.profile_file, found.model_dump_json(indent=1) + "\n")
+    screen.print(f"profile: {folder.profile_file}", soft_wrap=True, highlight=False)
+
+
+def _numbers(title: str, first: str, *others: str) -> Table:
+    """A table of which all columns but the first are numbers."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(first)
+    for heading in others:
+        table.add_column(heading, justify="right")
+    return table

@@ -10,28 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dual_bench.seeding import seed_of
-from dual_bench.types import MODALITIES, Batch, Output
+from dual_bench.types import Batch, Output
 
 
 class Stack(nn.Module):
-    """M modules of one shape, whose settings and buffers are the same. Batches have the shape (M, B, …), or (B, …) for
-    the same batch to all; logits are (M, B, K), losses (M,)."""
+    """M modules of one shape, whose settings and buffers are the same. A batch has the shape (M, B, …), logits are
+    (M, B, K), losses (M,)."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.count = len(modules)
         self.template = deepcopy(modules[0])
         self.inner = _stacked(modules)
 
     def forward(self, batch: Batch) -> Output:
-        found = self.inner(_for_each(batch, self.count))
+        found = self.inner(batch)
         return found if isinstance(found, Output) else Output(found)
 
     def state_of(self, number: int) -> dict[str, Tensor]:
@@ -58,15 +56,6 @@ class Stack(nn.Module):
             if isinstance(module, _Dropout):
                 module.generators = generators
         yield
-
-
-def _for_each(batch: Batch, count: int) -> Batch:
-    """The batch with a leading dimension of modules; where it had none, the same numbers for each, and no copy."""
-    if batch.audio.dim() == 4:
-        return batch
-    names = [name for m in MODALITIES for name in (m, f"{m}_mask")]
-    shared = {name: getattr(batch, name) for name in names}
-    return replace(batch, **{name: value.expand(count, *value.shape) for name, value in shared.items()})
 
 
 def _stacked(modules: Sequence[nn.Module]) -> nn.Module:

@@ -170,6 +170,10 @@ class RunFolder:
     def texts_file(self) -> Path:
         return self.path / "texts.parquet"
 
+    @property
+    def profile_file(self) -> Path:
+        return self.path / "profile.json"
+
     def rows_file(self, digest: str) -> Path:
         return self.path / "cells" / f"{digest}.parquet"
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import Tensor, nn
 
 from dual_bench.inputs import Resident
@@ -43,6 +43,15 @@ _POOL = 16
 """Batches that are sorted by length together."""
 
 
+def _pack(value: object) -> object:
+    if value == "auto":
+        return value
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if isinstance(number, int) and number >= 1:
+        return number
+    raise ValueError(f"expected a whole number from 1 or auto, found {value!r}")
+
+
 class TrainingSettings(BaseModel):
     """How every model of a plan is trained. Defaults were chosen on validation parts."""
 
@@ -59,7 +68,7 @@ class TrainingSettings(BaseModel):
     """Largest gradient norm."""
     class_weights: bool = False
     """Weight each class by its inverse frequency in the training part (mean weight of an utterance is 1)."""
-    pack: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    pack: Annotated[int | Literal["auto"], BeforeValidator(_pack)] = 1
     """How many seeds of a model are trained stacked (``stacked``), where it can be: seeds 0 to pack - 1, and so on. It
     changes rounding, and thus the results a little. ``auto``: as many as a short measurement finds best (``packing``).
     """
@@ -328,8 +337,10 @@ def batches(order: IntArray, size: int, lengths: IntArray | None, rng: np.random
         pools = [order[start : start + _POOL * size] for start in range(0, len(order), _POOL * size)]
         order = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
     found = [order[start : start + size] for start in range(0, len(order), size)]
-    if lengths is not None:
-        rng.shuffle(found)
+    if lengths is not None:  # a smaller batch stays the last one, so that seeds trained stacked have it together
+        whole = found[: len(order) // size]
+        rng.shuffle(whole)
+        found = [*whole, *found[len(whole) :]]
     return found
 
 
@@ -339,7 +350,9 @@ def _clip(module: nn.Module, largest: float) -> None:
         torch.nn.utils.clip_grad_norm_(module.parameters(), largest)
         return
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    squares = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients]).square().sum(dim=0)
+    squares = (
+        torch.stack([torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients]).square().sum(dim=0)
+    )
     factor = (largest / (squares.sqrt() + 1e-6)).clamp_max(1.0)
     for gradient in gradients:
         gradient.mul_(factor.view(-1, *(1,) * (gradient.dim() - 1)))
@@ -372,8 +385,8 @@ def _losses(
     all, (B,)."""
     resident, device = course.resident, course.resident.device
     batch = replace(resident.batch(rows.reshape(-1), texts.reshape(-1)), lesson=lesson)
-    if rows.ndim == 2:
-        batch = _folded(batch, len(rows))
+    if course.stacked:
+        batch = _of_each(batch, len(course.streams), shared=rows.ndim == 1)
     if course.absent:
         drawn = [drawn_absent(rng, rows.shape[-1], resident.reads, course.absent) for rng in rngs]
         absent = {m: np.stack([each[m] for each in drawn]) if course.stacked else drawn[0][m] for m in drawn[0]}
@@ -387,10 +400,14 @@ def _losses(
     return parts | {"total": torch.stack([parts["task"], *weighted]).sum(dim=0)}
 
 
-def _folded(batch: Batch, count: int) -> Batch:
-    """The rows (M B, …) of a batch for each of ``count`` models, (M, B, …)."""
+def _of_each(batch: Batch, count: int, shared: bool) -> Batch:
+    """A batch for each of ``count`` models, (M, B, …): the same (B, …) where it is ``shared``, else parts of
+    (M B, …)."""
     names = [name for m in MODALITIES for name in (m, f"{m}_mask")]
-    return replace(batch, **{name: getattr(batch, name).unflatten(0, (count, -1)) for name in names})
+    tensors = {name: getattr(batch, name) for name in names}
+    if shared:
+        return replace(batch, **{name: each.expand(count, *each.shape) for name, each in tensors.items()})
+    return replace(batch, **{name: each.unflatten(0, (count, -1)) for name, each in tensors.items()})
 
 
 def drawn_absent(

@@ -112,6 +112,7 @@ def words_of(
 
     ``progress`` is told how many conditions are made of how many.
     """
+    progress(0, len(conditions))
     number: dict[Reading, int] = {}
 
     def rows(readings: Iterable[Reading]) -> list[int]:

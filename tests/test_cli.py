@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from calling import invoke, refused
+from made_run import Made, write
 from tiny import write_corpus
 
 from dual_bench import provenance
@@ -40,17 +42,25 @@ def manifest(tmp_path: Path) -> Path:
 
 def test_run_ends_with_a_report_and_says_where(manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = invoke("run", "--dataset", manifest, *SMALL, "--out", out, "--jobs", 1)
+    result = invoke("run", "--dataset", manifest, *SMALL, "--out", out, "--jobs", 1, "--profile")
     assert result.exit_code == 0, result.output
     assert str(out / "index.html") in result.stdout.replace("\n", "")
+    assert f"profile: {out / 'profile.json'}" in result.stdout.replace("\n", "")
+    profile = json.loads((out / "profile.json").read_text())
+    assert {"start", "corpus", "noise", "models", "report"} <= set(profile["stages"])
+    assert all(seconds >= 0 for seconds in profile["stages"].values())
+    assert sorted((m["system"], m["trainings"]) for m in profile["models"]) == [
+        ("dual:width=8", 4),  # two regimes, two seeds
+        ("text-only:width=8", 4),
+    ]
     for part in ("index.html", "report.md", "run.json", "texts.parquet"):
         assert (out / part).stat().st_size > 0
     assert list((out / "tables").glob("*.csv"))
     assert list((out / "figures").glob("*.svg"))
-    before = {p: p.read_bytes() for p in (out / "tables").iterdir()}
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     again = invoke("report", out)
     assert again.exit_code == 0, again.output
-    assert {p: p.read_bytes() for p in (out / "tables").iterdir()} == before
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
 
 
 @pytest.mark.parametrize(
@@ -196,17 +206,39 @@ def test_a_checkout_runs_without_being_installed() -> None:
     assert "audio-vision" in shown.stdout
 
 
-def test_help_and_list_do_not_import_torch() -> None:
-    code = """
+SLOW_LIBRARIES = {"av", "bokeh", "dlib", "huggingface_hub", "jinja2", "matplotlib", "optuna", "pandas", "pocketsphinx"}
+SLOW_LIBRARIES |= {"pooch", "pyarrow", "requests", "scipy", "sentence_transformers", "sklearn", "timm", "tokenizers"}
+SLOW_LIBRARIES |= {"torch", "torchaudio", "transformers"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        (["--help"], ""),
+        (["run", "--help"], ""),
+        (["data", "--help"], ""),
+        (["list"], ""),
+        (["preview", "hello there", "--corruption", "typo,word-drop"], ""),
+        (["preview", "hello there"], "scipy"),
+        (["report", "made", "--format", "md"], "jinja2 matplotlib pandas pyarrow scipy"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_loads_no_library_that_it_does_not_need(arguments: list[str], needed: str, tmp_path: Path) -> None:
+    if "made" in arguments:
+        small = Made(models=("dual", "text-only"), regimes=("clean",), corruptions=("word-drop",), rates=(1.0,))
+        write(tmp_path / "made", small)
+    code = f"""
 import sys
 from dual_bench.cli import app
-try: app({})
-except SystemExit: pass
-print('torch' in sys.modules)
+try: app({arguments})
+except SystemExit as ended: assert not ended.code
+print("loaded:", *{{name.partition(".")[0] for name in sys.modules}})
 """
-    for call in (["--help"], ["list"]):
-        shown = subprocess.run([sys.executable, "-c", code.format(call)], capture_output=True, text=True, check=True)
-        assert shown.stdout.strip().endswith("False")
+    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    loaded = set(shown.stdout.splitlines()[-1].split())
+    assert {"dual_bench", "typer"} < loaded
+    assert loaded & SLOW_LIBRARIES <= set(needed.split())
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_tables_as_an_unbroken_one(manifest: Path, tmp_path: Path) -> None:
@@ -319,11 +351,22 @@ def test_ablate_says_where_the_study_was_found_and_ends_with_verdicts(
     assert "Does SDM matter?" in page
     assert "Not from that file, but from flags" in page
     again = invoke(
-        "ablate", study, "--dataset", manifest, *FEW, "--out", tmp_path / "reports" / "more", "--margin", 0.1
+        "ablate",
+        study,
+        "--dataset",
+        manifest,
+        *FEW,
+        "--out",
+        tmp_path / "reports" / "more",
+        "--margin",
+        0.1,
+        "--profile",
     )
     assert again.exit_code == 0, again.output
     assert "0 models trained" in again.stdout
     assert "4 taken from other runs" in again.stdout.replace("\n", " ")
+    assert "no model was trained now, so profile.json is not written" in again.stdout
+    assert not (tmp_path / "reports" / "more" / "profile.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dual_bench.contract.checks import Check, SkippedError
 from dual_bench.inputs import Inputs, Resident
+from dual_bench.models.layers import time_grid
 from dual_bench.models.spec import ModelSpec, modalities_of
 from dual_bench.seeding import generator, torch_stream
 from dual_bench.training import (
@@ -29,6 +30,7 @@ from dual_bench.training import (
     build,
     exact_repeats,
     fit,
+    fit_stacked,
     predict,
     scores_of,
 )
@@ -189,6 +191,51 @@ def absent(subject: Subject) -> str | None:
             return (
                 f"where {named} has no valid step the answer still depends on what stands there (largest difference "
                 f"{worst:.2g}); look at the mask alone"
+            )
+    return None
+
+
+def bins(subject: Subject) -> str | None:
+    for task in (CLASSES, VALUE):
+        module, batch = subject.made(task), made_batch(audio=40, vision=30)
+        if not (count := int(getattr(module, "bins", 0))):
+            raise SkippedError("it does not say onto how many bins it averages")
+        averaged: dict[str, Any] = {}
+        for m in ("audio", "vision"):
+            sequence, mask = getattr(batch, m), getattr(batch, f"{m}_mask")
+            longer = mask.sum(dim=1) > count
+            steps = max(count, int(mask[~longer].sum(dim=1).max()) if (~longer).any() else 1)
+            short = torch.where(longer[:, None, None], 0.0, sequence[:, :steps])
+            short[:, :count] += torch.where(longer[:, None, None], time_grid(sequence, mask, count), 0.0)
+            shorter = torch.where(longer[:, None], torch.arange(steps) < count, mask[:, :steps])
+            averaged |= {m: short, f"{m}_mask": shorter}
+        if (worst := _apart(_logits(module, batch), _logits(module, replace(batch, **averaged)))) > _NEAR:
+            return (
+                f"voice and face averaged onto its {count} bins before it sees them give other logits (largest "
+                f"difference {worst:.2g}); look at them through time_grid alone, or do not set `bins`"
+            )
+    return None
+
+
+def stacks(subject: Subject) -> str | None:
+    if not subject.spec.stackable:
+        raise SkippedError("it is not stackable")
+    inputs, rows = _inputs(32), np.arange(32)
+    settings = TrainingSettings(epochs=3, patience=3, batch_size=12)
+    streams = [("contract stack", seed) for seed in range(3)]
+    for task, targets in ((CLASSES, (rows % 4).astype(np.float64)), (VALUE, (rows % 7 - 3).astype(np.float64))):
+        part = Examples(rows, rows[None], targets)
+        made = [[build(subject.spec, subject.settings, WIDTHS, task, *one) for one in streams] for _ in range(2)]
+        with exact_repeats("cpu", 1):
+            resident = Resident(inputs, rows, modalities_of(made[0][0]), "cpu")
+            for module, stream in zip(made[0], streams, strict=True):
+                fit(module, resident, part, part, task, settings, *stream)
+            together, _ = fit_stacked(made[1], resident, part, part, task, settings, streams)
+            pairs = [[predict(m, resident, task, Queries(rows, rows)) for m in each] for each in (made[0], together)]
+        if (worst := float(np.abs(np.array(pairs[0]) - np.array(pairs[1])).max())) > _NEAR:
+            return (
+                f"trained stacked it gives other scores than alone (largest difference {worst:.2g}); count dimensions "
+                "from the last, keep utterances apart, and let parameters broadcast over the dimensions before them"
             )
     return None
 
@@ -392,6 +439,8 @@ PROMISES: Mapping[str, Check[Subject]] = {
     "reads the modalities it says, and no other": reads,
     "bears that any modality is absent": absent,
     "answers the same twice": repeats,
+    "sees voice and face through its bins alone": bins,
+    "learns the same stacked as alone": stacks,
     "is exactly its trunk and its decoder": trunk,
     "predicts many pairs as it does each": predicts,
     "uses every parameter": gradients,

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from dual_bench.catalog import CORRUPTIONS
@@ -28,6 +27,9 @@ from dual_bench.types import (
     UserError,
     Utterance,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ def _applied(spoken: Spoken, name: str, rate: float, use: tuple[str, int, int]) 
 
 def measured(references: Sequence[str], readings: Sequence[Reading]) -> pd.DataFrame:
     """A row of ``measure.Measured`` for each reading; equal pairs are aligned once. Undefined behind the words."""
+    import pandas as pd  # for the texts of a study alone, not for a look at one
+
     pairs = [
         (text, reading.text) if reading.noise is None else None
         for text, reading in zip(references, readings, strict=True)

@@ -36,11 +36,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from dual_bench.catalog import validated
 from dual_bench.datasets import faces, voices
 from dual_bench.datasets.assemble import assemble, official
-from dual_bench.datasets.synthetic_text import sentence, silence
+from dual_bench.datasets.synthetic_text import EMOTIONS, sentence, silence
 from dual_bench.seeding import generator
 from dual_bench.types import MODALITIES, Corpus, IntArray, Modality, Signal, Split, Task, Utterance
 
-EMOTIONS = ("neutral", "joy", "anger", "sadness", "surprise", "fear")
 PRIOR = np.array([0.34, 0.20, 0.16, 0.13, 0.10, 0.07])
 
 _PERCENT: Mapping[Modality, list[list[int]]] = {

@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+EMOTIONS = ("neutral", "joy", "anger", "sadness", "surprise", "fear")
 Slot = Literal["adjective", "adverb"]
 FILLED: tuple[tuple[Slot, ...], ...] = (("adjective",), ("adverb",), ("adjective", "adverb"))
 """Which slots carry a cue, equally likely."""

@@ -33,7 +33,8 @@ class ModelSpec:
     """The modalities that a model with these settings reads, and a corpus must have."""
     stackable: bool = False
     """Whether the module takes any dimensions before those of a batch, so that seeds can be trained stacked
-    (``stacked``): made of the layers known there and of parameters that broadcast, with no other state."""
+    (``stacked``): made of the layers known there and of parameters that broadcast, with no other state, and with no
+    dropout whose shape depends on how long the longest text of a batch is."""
 
 
 def always(modalities: frozenset[Modality], settings: ModelSettings) -> frozenset[Modality]:

@@ -77,9 +77,10 @@ class SequenceModel(nn.Module):
 
 
 def _spec(name: str, *reads: Modality) -> ModelSpec:
-    return ModelSpec(
-        name, SequenceSettings, partial(SequenceModel, reads), partial(always, frozenset(reads)), stackable=True
-    )
+    # dropout among words is drawn for as many as the longest text of a batch has, and a stack's is another
+    stackable = "text" not in reads
+    build = partial(SequenceModel, reads)
+    return ModelSpec(name, SequenceSettings, build, partial(always, frozenset(reads)), stackable)
 
 
 TEXT_ONLY = _spec("text-only", "text")
