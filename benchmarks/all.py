@@ -29,10 +29,13 @@ PAGE = "benchmarks.md"
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A program beside this one. ``page`` is the page of its own that it has, if any; ``needs`` a folder of DATA."""
+    """A program beside this one, and what it is asked in passing. ``page`` is the page of its own that it has, if any;
+    ``needs`` a folder of DATA; ``scratch`` says that it is to be given a folder for what it makes."""
 
     page: str = ""
     needs: str = ""
+    scratch: bool = False
+    asked: tuple[str, ...] = ()
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -41,6 +44,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "study": Benchmark(),
     "scaling": Benchmark(),
     "startup": Benchmark(),
+    "memory": Benchmark(scratch=True, asked=("--utterances", "10000", "--share", "3000")),
     "corruptions": Benchmark("corruption-speed.md"),
     "resampling": Benchmark("resampling-speed.md"),
     "rendering": Benchmark("rendering-speed.md"),
@@ -51,7 +55,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 def measured(name: str, data: Path, out: Path) -> Section | str:
     """What benchmark ``name`` finds, or why there is nothing."""
     benchmark = BENCHMARKS[name]
-    command = [sys.executable, str(HERE / f"{name}.py")]
+    command = [sys.executable, str(HERE / f"{name}.py"), *benchmark.asked]
     if benchmark.needs:
         if not (data / benchmark.needs).is_dir():
             return f"not measured: {benchmark.needs} is not there"
@@ -61,6 +65,8 @@ def measured(name: str, data: Path, out: Path) -> Section | str:
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     with tempfile.TemporaryDirectory() as temporary:
         kept = Path(temporary) / "section.json"
+        if benchmark.scratch:
+            command += ["--scratch", temporary]
         done = subprocess.run([*command, "--keep", str(kept)], env=environment)
         return SECTION.validate_json(kept.read_bytes()) if done.returncode == 0 else "not measured: it failed"
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -35,8 +34,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from showing import as_markdown, as_table
+from showing import Section, Table, arguments, shown, tell
+from timing import Limit, machine
 
 from dual_bench.datasets.extracted import RECORD, TABLE, VERSION, Extracted, Features
 from dual_bench.types import DualBenchError, IntArray
@@ -44,6 +43,8 @@ from dual_bench.types import DualBenchError, IntArray
 CLASSES = ("angry", "glad", "neutral", "sad")
 SHAPES = {"audio": (100, 768), "vision": (50, 512)}
 """Steps on average, and numbers a step."""
+BINS = 16
+"""That DUAL averages voice and face onto."""
 SENTENCES = 2_000
 DIALOGUE = 10
 """Utterances in one, which lie in one part."""
@@ -192,7 +193,7 @@ class Measured:
         return max(stage.held for stage in self.stages)
 
 
-def measure(count: int, share: int, limit: int, scratch: Path, tell: Callable[[str], None]) -> Measured:
+def measure(count: int, share: int, limit: int, scratch: Path, progress: Callable[[str], None]) -> Measured:
     """Make a corpus, run the study on it, and look at it all the while; DualBenchError where the study fails."""
     with tempfile.TemporaryDirectory(dir=scratch, prefix="memory-") as name:
         folder = Path(name)
@@ -207,7 +208,7 @@ def measure(count: int, share: int, limit: int, scratch: Path, tell: Callable[[s
                 names = ["start", *(folder / "stages").read_text().split()]
                 now = time.perf_counter()
                 if not found.stages or found.stages[-1].name != names[-1]:
-                    tell(f"{count} utterances, {time.perf_counter() - began:.0f} s: {found.stages[-1:]} is over")
+                    progress(f"{count:,} utterances, {now - began:.0f} s: {names[-1]}, after {found.stages[-1:]}")
                     found.stages.append(Stage(names[-1]))
                 stage = found.stages[-1]
                 held, mapped = memory(process.pid)
@@ -222,7 +223,9 @@ def measure(count: int, share: int, limit: int, scratch: Path, tell: Callable[[s
 @contextmanager
 def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """The process, which is not left behind; nor are the processes that it started, which leave with it."""
-    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+    # Arrow's own allocator maps 1 GiB before it is asked for anything, and the limit counts what is mapped
+    own = {"OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    with subprocess.Popen(command, env={**os.environ, **own}) as process:
         try:
             yield process
         finally:
@@ -260,37 +263,39 @@ def tree(pid: int) -> list[int]:
 # ------------------------------------------------------------------------------------------ the tables
 
 
-def rows_of(found: Sequence[Measured]) -> list[list[str]]:
+def table_of(found: Sequence[Measured]) -> Table:
     """A line for each stage: seconds, held and mapped at each size."""
-    names = list(dict.fromkeys(stage.name for one in found for stage in one.stages))
-    lines = []
-    for name in names:
-        line = [name]
-        for one in found:
-            stages = [stage for stage in one.stages if stage.name == name]
-            line += [
-                f"{sum(stage.seconds for stage in stages):.0f}",
-                f"{max((stage.held for stage in stages), default=0) / GIB:.2f}",
-                f"{max((stage.mapped for stage in stages), default=0) / GIB:.2f}",
-            ]
-        lines.append(line)
-    whole = ["whole"]
+
+    def line(name: str, each: Sequence[Sequence[Stage]]) -> tuple[str, ...]:
+        cells = [name]
+        for stages in each:
+            cells.append(shown(sum(stage.seconds for stage in stages)))
+            cells += [f"{max((getattr(s, what) for s in stages), default=0) / GIB:.2f}" for what in ("held", "mapped")]
+        return tuple(cells)
+
+    names = dict.fromkeys(stage.name for one in found for stage in one.stages)
+    lines = [line(name, [[stage for stage in one.stages if stage.name == name] for one in found]) for name in names]
+    lines.append(line("whole study", [one.stages for one in found]))
+    lines.append(("all features, if held", *(cell for one in found for cell in ("", f"{one.whole / GIB:.2f}", ""))))
+    head = [f"{what}, {one.utterances:,}" for one in found for what in ("s", "GiB held", "GiB mapped")]
+    return Table("Seconds and most memory by stage and utterances", ("stage", *head), tuple(lines))
+
+
+def section(found: Sequence[Measured], limit: float) -> Section:
+    about = f"Two models, {JOBS} processes that train and one that stores; {machine()}."
+    limits = [Limit(f"memory held, {one.utterances:,} utterances", one.held / GIB, limit, "GiB") for one in found]
     for one in found:
-        mapped = max(stage.mapped for stage in one.stages)
-        whole += [f"{sum(s.seconds for s in one.stages):.0f}", f"{one.held / GIB:.2f}", f"{mapped / GIB:.2f}"]
-    everything = ["all features at once"]
-    for one in found:
-        everything += ["", f"{one.whole / GIB:.2f}", ""]
-    return [*lines, whole, everything]
+        if one.share < one.utterances:
+            about += f" The {one.utterances:,} utterances share the features of {one.share:,}."
+    return Section("Memory", about, limits=tuple(limits), tables=(table_of(found),))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--scratch", type=Path, help="the folder for corpora, caches and results")
     parser.add_argument("--utterances", type=int, nargs="+", default=[10_000, 30_000, 100_000])
     parser.add_argument("--share", type=int, help="write the features of so many only, which the others repeat")
     parser.add_argument("--limit", type=float, default=8.0, help="GiB that all processes may hold (default: 8)")
-    parser.add_argument("--out", type=Path, help="write the table there too, as Markdown")
     parser.add_argument("--study", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.study:
@@ -298,26 +303,16 @@ def main() -> None:
         return
     if asked.scratch is None:
         parser.error("name a folder with --scratch")
-    largest = max(min(n, asked.share or n) for n in asked.utterances)
-    needed = int(1.15 * largest * sum(steps * width * 4 for steps, width in SHAPES.values()))
-    if (free := shutil.disk_usage(asked.scratch).free) < needed:
-        parser.error(f"{asked.scratch} has {free / GIB:.0f} GiB left, and {needed / GIB:.0f} are needed; --share N")
-    load, console = os.getloadavg()[0], Console()
-    found = []
-    for n in asked.utterances:
-        found.append(measure(n, min(n, asked.share or n), int(asked.limit * GIB), asked.scratch, console.print))
-    head = ["stage", *(f"{what}, {n:,}" for n in asked.utterances for what in ("s", "held GiB", "mapped GiB"))]
-    title = "Seconds and most memory by stage, utterances"
-    where = f"Python {platform.python_version()}, {JOBS} processes that train and one that stores, no more than "
-    where += f"{asked.limit:g} GiB of writable memory in all; load average {load:.1f} at the start"
-    if asked.share:
-        where += f"; features of {asked.share:,} utterances, which the others repeat"
-    console.print(as_table(title, head, rows_of(found)))
-    console.print(where)
-    if asked.out:
-        asked.out.write_text(
-            f"# A study as the corpus grows\n\n{where}.\n\n{as_markdown(title, head, rows_of(found))}", "utf-8"
+    most = max(asked.utterances)
+    # the features, and what the cache keeps of them: 16 bins of each
+    needed = sum((min(most, asked.share or most) * steps + most * BINS) * width * 4 for steps, width in SHAPES.values())
+    if (free := shutil.disk_usage(asked.scratch).free) < 1.1 * needed:
+        parser.error(
+            f"{asked.scratch} has {free / GIB:.0f} GiB left, and {1.1 * needed / GIB:.0f} are needed; --share N"
         )
+    limit = int(asked.limit * GIB)
+    found = [measure(n, min(n, asked.share or n), limit, asked.scratch, print) for n in asked.utterances]
+    tell(section(found, asked.limit), asked)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,12 @@ CASES = (
     ),
     Case("the default DUAL on the embedded corpus", "synthetic", "dual", 4, 2.5),
 )
-OPTIONS: Mapping[str, Mapping[str, Any]] = {"as by default": {}}
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "as by default": {},
+    "batches by length": {"bucketing": True},
+    "packs of 3 and 2 seeds": {"pack": 3},
+    "batches by length, packs": {"bucketing": True, "pack": 3},
+}
 """Ways of ours to train, as settings of the plan's table ``training``; each is a row of its own."""
 
 
@@ -66,13 +71,14 @@ def ready(dataset: str, models: Sequence[str], cache: Path, training: Mapping[st
 
 
 def jobs_of(study: Encoded) -> list[Job]:
-    """What each model of a study needs in training; it is asked about a single test utterance."""
+    """What each model of a study, or each pack of them, needs in training; asked about a single test utterance."""
     fold = study.corpus.folds[0]
     one = Queries(fold.test[:1], study.words.test[0, fold.test[:1]])
-    return [
-        replace(training_job(study, cell, [(study.plan.root_seed, cell.seed, fold.name)]), queries=one)
-        for cell in study.wanted
-    ]
+    found = []
+    for cell in {cell.training: cell for cell in study.wanted}.values():
+        streams = [(study.plan.root_seed, seed, fold.name) for seed in range(cell.pack[0], sum(cell.pack))]
+        found.append(replace(training_job(study, cell, streams), queries=one))
+    return found
 
 
 def as_they_came(study: Encoded, job: Job) -> Job:
@@ -109,8 +115,8 @@ def one_by_one(jobs: Sequence[Job], workers: int = 0) -> None:
         peers.train(module, parts[0], parts[1], job.task, own, number, workers)
 
 
-def contest(case: Case, cache: Path, repetitions: int) -> tuple[list[Ratio], list[tuple[str, ...]], Job]:
-    """The ratios of one case, a row of details for each contestant, and one of the jobs."""
+def contest(case: Case, cache: Path, repetitions: int) -> tuple[list[Ratio], list[tuple[str, ...]], list[Job]]:
+    """The ratios of one case, a row of details for each contestant, and the first job of each of ours."""
     settings = {"epochs": case.epochs, "patience": case.epochs}
     studies = {name: ready(case.dataset, [case.model], cache, {**settings, **more}) for name, more in OPTIONS.items()}
     jobs = {name: jobs_of(study) for name, study in studies.items()}
@@ -139,7 +145,7 @@ def contest(case: Case, cache: Path, repetitions: int) -> tuple[list[Ratio], lis
         for name, seconds in (*found.items(), ("DataLoader", theirs))
     ]
     rows.append((case.title, "DataLoader, 2 workers (measured once)", f"{looks / with_workers:,.0f}"))
-    return ratios, rows, ours[0]
+    return ratios, rows, [each[0] for each in jobs.values()]
 
 
 def flops(job: Job) -> float:
@@ -205,10 +211,10 @@ def measure(repetitions: int) -> Section:
     found = [contest(case, cache, repetitions) for case in CASES]
     rate = matmul_rate(cores())
     use, profiles = [], []
-    for case, (ratios, _, job) in zip(CASES, found, strict=True):
-        done = SEEDS * case.epochs * flops(job)
-        profiles.append(spent(job))
-        for ratio in ratios:
+    for case, (ratios, _, jobs) in zip(CASES, found, strict=True):
+        profiles.append(spent(jobs[0]))
+        for ratio, job in zip(ratios, jobs, strict=True):
+            done = SEEDS / len(job.streams) * case.epochs * flops(job)
             reached = done / ratio.our_median / 1e9
             use.append((case.title, ratio.ours, f"{done / 1e9:,.0f}", f"{reached:.1f}", f"{reached / rate:.0%}"))
     groups = list(dict.fromkeys(group for shares in profiles for group in shares))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +126,7 @@ def _work_off(
     with executor_of(jobs, len(groups)) as executor:
         running = jobs if executor else 1
         report("models", done, total, ", ".join(list(waiting.values())[:running]))
-        for group, outcomes, queries in _outcomes(executor, groups, partial(_job, ready)):
+        for group, outcomes, queries in _outcomes(executor, jobs, groups, partial(_job, ready)):
             for cell in group:
                 _store_cell(ready, cell, outcomes[cell.seed - cell.pack[0]], queries, environment)
             done += len(group)
@@ -135,7 +135,7 @@ def _work_off(
 
 
 def _outcomes(
-    executor: Executor | None, groups: Sequence[list[Cell]], job_of: Callable[[list[Cell]], Job]
+    executor: Executor | None, jobs: int, groups: Sequence[list[Cell]], job_of: Callable[[list[Cell]], Job]
 ) -> Iterator[tuple[list[Cell], list[Outcome], Queries]]:
     """The outcomes of each group of cells that share their training, one for each seed of their pack, in the order they
     finish."""
@@ -144,13 +144,21 @@ def _outcomes(
             job = job_of(group)
             yield group, work(job), job.queries
         return
-    futures: dict[Future[list[Outcome]], tuple[list[Cell], Queries]] = {}
-    for group in groups:
-        job = job_of(group)
-        futures[executor.submit(work, job)] = (group, job.queries)
-    for future in as_completed(futures):
-        group, queries = futures[future]
-        yield group, future.result(), queries
+    coming = iter(groups)
+    running: dict[Future[list[Outcome]], tuple[list[Cell], Queries]] = {}
+    free = 2 * jobs  # none waits for its job, and no more of them than that are in memory, nor of their outcomes
+    while True:
+        for group in islice(coming, free):
+            job = job_of(group)
+            running[executor.submit(work, job)] = (group, job.queries)
+        if not running:
+            return
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        free = len(done)
+        while done:
+            future = done.pop()
+            group, queries = running.pop(future)
+            yield group, future.result(), queries
 
 
 def _job(ready: Prepared, group: Sequence[Cell]) -> Job:
