@@ -27,6 +27,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _small_pictures() -> Iterator[None]:
+    """PNG files have few pixels: no test looks at them, and drawing them is a third of a report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dual_bench.report.canvas._DPI", 50)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of the real corpora; a test that needs it is skipped where it is absent."""

@@ -184,7 +184,7 @@ def test_rates_make_a_map_where_there_are_three_corruptions(tmp_path: Path) -> N
     svg = (tmp_path / "figures" / "heatmap-clean.svg").read_text(encoding="utf-8")
     assert f"{100 * direct(tmp_path, 'clean', 'dual', 'token-noise', 0.5):.1f}" in cells_of(svg)
     write(tmp_path / "two", Made(regimes=("clean",)))
-    render(tmp_path / "two")
+    render(tmp_path / "two", formats=["html"])
     assert not list((tmp_path / "two" / "figures").glob("heatmap*"))
 
 
@@ -241,7 +241,7 @@ def test_noise_that_depends_on_the_model_is_measured_over_all_models(battery: tu
 
 def test_noise_behind_the_words_has_no_word_error_rate_and_says_why(tmp_path: Path) -> None:
     write(tmp_path, Made(corruptions=("token-noise", "token-unk"), regimes=("clean",)))
-    render(tmp_path)
+    render(tmp_path, formats=["md", "csv"])
     for row in rows_of(tmp_path, "noise"):
         silent = row["corruption"].startswith("token")
         assert [row[name] == "NaN" for name in ("wer", "cer", "dropped")] == [silent] * 3
@@ -331,15 +331,17 @@ def test_page_and_markdown_parse_and_long_parts_are_folded(battery: tuple[Path, 
     assert parsed.count("<details>") == parsed.count("</details>") > 0
 
 
-def test_a_severity_run_renders_to_the_same_bytes_without_torch(battery: tuple[Path, Rendered]) -> None:
+def test_a_severity_run_renders_to_the_same_bytes_without_torch(battery: tuple[Path, Rendered], tmp_path: Path) -> None:
     folder, result = battery
-    before = {file: file.read_bytes() for file in result.files}
     script = (
         "import sys; from pathlib import Path; from dual_bench.report import evidence; evidence.RESAMPLES = 100;"
-        "from dual_bench.report.render import render; render(Path(sys.argv[1])); assert 'torch' not in sys.modules"
+        "from dual_bench.report.render import render; folder, out = map(Path, sys.argv[1:]);"
+        "render(folder, out=out, formats=['html', 'csv']); assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", script, str(folder)], check=True)
-    assert {file: file.read_bytes() for file in result.files} == before
+    subprocess.run([sys.executable, "-c", script, str(folder), str(tmp_path)], check=True)
+    again = {file.relative_to(tmp_path): file.read_bytes() for file in tmp_path.rglob("*.*")}
+    kinds = (".html", ".csv", ".svg")
+    assert again == {f.relative_to(folder): f.read_bytes() for f in result.files if f.suffix in kinds}
 
 
 def test_curves_lie_on_the_measured_word_error_rate(battery: tuple[Path, Rendered], markdown: str) -> None:
@@ -356,7 +358,7 @@ def test_a_missing_matched_model_is_counted_among_those_of_its_regime(tmp_path: 
     run = write(tmp_path, made)
     cells = {(c.model, c.regime, c.corruption, c.rate, c.seed): c.digest for c in read_run(tmp_path).cells}
     run.cell_file(cells["concat", "matched", "typo", 0.7, 1]).unlink()
-    render(tmp_path)
+    render(tmp_path, formats=["md"])
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "concat, trained matched: 11 of 12 done." in text
     assert "Training seed 1 is left out" in text
@@ -367,7 +369,7 @@ def test_a_missing_matched_model_is_counted_among_those_of_its_regime(tmp_path: 
 def test_a_regression_has_its_map_in_the_direction_of_its_metric(tmp_path: Path) -> None:
     made = Made(classes=(), corruptions=("typo", WORST), severities=(1, 5), regimes=("clean",))
     write(tmp_path, made)
-    render(tmp_path)
+    render(tmp_path, formats=["md", "csv"])
     rows = rows_of(tmp_path, "severity")
     for row in rows:
         value = direct(tmp_path, "clean", row["system"], row["corruption"], float(row["rate"]), MAE)

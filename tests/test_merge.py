@@ -39,7 +39,7 @@ def change(folder: Path, **fields: Any) -> None:
 
 
 def test_runs_on_one_corpus_become_one_comparison(both: tuple[Path, Path], tmp_path: Path) -> None:
-    render(*both, out=tmp_path / "out")
+    render(*both, out=tmp_path / "out", formats=["csv"])
     scores = {
         (row["trained"], row["system"]): float(row["value"])
         for row in rows_of(tmp_path / "out", "scores")
@@ -74,13 +74,13 @@ def test_of_a_training_that_two_runs_hold_the_first_counts_and_is_named(
 def test_parts_of_one_plan_are_put_together(tmp_path: Path) -> None:
     made = Made(models=("dual", "concat"), regimes=("clean",))
     whole = write(tmp_path / "whole", made)
-    render(tmp_path / "whole")
+    render(tmp_path / "whole", formats=["csv"])
     cells = list(whole.info().cells)
     for name, lost in (("a", cells[:2]), ("b", cells[2:])):
         part = write(tmp_path / name, made)
         for digest in lost:
             part.cell_file(digest).unlink()
-    rendered = render(tmp_path / "a", tmp_path / "b", out=tmp_path / "out")
+    rendered = render(tmp_path / "a", tmp_path / "b", out=tmp_path / "out", formats=["html", "csv"])
     assert table_bytes(tmp_path / "out") == table_bytes(tmp_path / "whole")
     text = body_text(parse(rendered.files[0].read_text(encoding="utf-8")))
     assert "2 of 6 cells are missing or damaged" in text  # of the one part
@@ -157,12 +157,12 @@ def test_the_page_is_opened_when_asked_for(both: tuple[Path, Path], monkeypatch:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    return write(tmp_path / "run", Made())
+    return write(tmp_path / "run", Made(corruptions=("word-drop",)))
 
 
 def problems(folder: Path) -> str:
     """What the page says of the whole run, after rendering it anew."""
-    page = parse(render(folder).files[0].read_text(encoding="utf-8"))
+    page = parse(render(folder, formats=["html", "csv"]).files[0].read_text(encoding="utf-8"))
     return " ".join(" ".join(e.itertext()) for e in page.iter("p") if "problem" in (e.get("class") or ""))
 
 
@@ -185,7 +185,7 @@ def test_a_system_without_a_seed_that_the_others_have_does_not_hold_up_the_rest(
 
 @pytest.mark.parametrize("content", [None, b"", b"PAR1 no more"])
 def test_without_its_texts_a_run_is_reported_but_for_the_words(run: RunFolder, content: bytes | None) -> None:
-    render(run.path)
+    render(run.path, formats=["csv"])
     before = rows_of(run.path, "scores")
     run.texts_file.unlink()
     if content is not None:
@@ -195,7 +195,7 @@ def test_without_its_texts_a_run_is_reported_but_for_the_words(run: RunFolder, c
 
 
 def test_a_run_of_an_older_schema_is_reported_and_says_so(run: RunFolder) -> None:
-    render(run.path)
+    render(run.path, formats=["csv"])
     before = table_bytes(run.path)
     record = json.loads(run.run_file.read_text())
     for later in ("study", "source", "found"):
@@ -245,7 +245,7 @@ def test_systems_that_not_all_corpora_have_are_not_ranked_and_are_named(tmp_path
     for i, (name, more) in enumerate((("talks", ()), ("films", ("concat",)))):
         made = Made(models=("dual", "text-only", *more), name=name, first_cell=100 * i, cluster_prefix=name)
         write(tmp_path / name, made)
-    render(tmp_path / "talks", tmp_path / "films", out=tmp_path / "out")
+    render(tmp_path / "talks", tmp_path / "films", out=tmp_path / "out", formats=["html", "csv"])
     assert {row["system"] for row in rows_of(tmp_path / "out", "ranks")} == {"dual", "text-only"}
     text = body_text(parse((tmp_path / "out" / "index.html").read_text(encoding="utf-8")))
     assert "films: concat not ranked" in text

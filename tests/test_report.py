@@ -90,7 +90,7 @@ def test_rendering_twice_gives_the_same_bytes(rendered: tuple[Path, Rendered]) -
 def test_tables_do_not_tell_when_or_in_how_many_sittings(tmp_path: Path) -> None:
     made = Made(models=("dual", "text-only"))
     straight, resumed = write(tmp_path / "a", made), write(tmp_path / "b", made)
-    render(straight.path)
+    render(straight.path, formats=["md", "csv"])
     info = resumed.info()
     later = info.provenance.model_copy(update={"started": "2025-02-02T00:00:00+00:00", "command": "other", "jobs": 9})
     resumed.write_info(info.model_copy(update={"provenance": later}))
@@ -98,7 +98,7 @@ def test_tables_do_not_tell_when_or_in_how_many_sittings(tmp_path: Path) -> None
     assert cell is not None
     slower = cell.model_copy(update={"seconds_fit": 99.0, "threads": 7})
     resumed.cell_file(digest(0)).write_text(slower.model_dump_json())
-    render(resumed.path)
+    render(resumed.path, formats=["md", "csv"])
     assert table_bytes(straight.path) == table_bytes(resumed.path)
     assert (straight.path / "report.md").read_text() != (resumed.path / "report.md").read_text()
 
@@ -256,7 +256,7 @@ def test_a_missing_cell_is_named_and_the_rest_rendered(tmp_path: Path) -> None:
 
 def test_the_way_to_the_ceiling_is_measured_between_exact_ends(tmp_path: Path) -> None:
     write(tmp_path, Made(regimes=("clean",)))
-    render(tmp_path)
+    render(tmp_path, formats=["md", "csv"])
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     (clean,) = [float(r["value"]) for r in rows_of(tmp_path, "curves") if r["system"] == "dual" and r["rate"] == "0.0"][
         :1
@@ -268,18 +268,18 @@ def test_the_way_to_the_ceiling_is_measured_between_exact_ends(tmp_path: Path) -
 
 def test_cells_made_by_different_code_are_said_to_be(tmp_path: Path) -> None:
     run = write(tmp_path, Made(regimes=("clean",)))
-    render(tmp_path)
+    render(tmp_path, formats=["md"])
     assert "different code" not in (tmp_path / "report.md").read_text(encoding="utf-8")
     file = run.cell_file(digest(0))
     file.write_text(file.read_text().replace('"dual-bench 0"', '"dual-bench 1"'))
-    render(tmp_path)
+    render(tmp_path, formats=["md"])
     told = "The cells were made by different code: dual-bench 0; dual-bench 1."
     assert told in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_heaviest_noise_is_that_which_dropped_most_whatever_its_name(tmp_path: Path) -> None:
     write(tmp_path, Made(regimes=("clean",), corruptions=("my.own:NOISE",), rates=(0.5, 1.0)))
-    render(tmp_path)
+    render(tmp_path, formats=["csv"])
     assert {row["condition"] for row in rows_of(tmp_path, "scores")} >= {"clean text", "all text gone"}
     assert rows_of(tmp_path, "retention")
 
@@ -288,7 +288,7 @@ def test_without_the_reference_nothing_is_compared(tmp_path: Path) -> None:
     run = write(tmp_path, Made(regimes=("clean",)))
     for cell in range(3):
         run.cell_file(digest(cell)).unlink()
-    render(tmp_path)
+    render(tmp_path, formats=["md", "csv"])
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "The reference, dual, has no finished cell" in text
     assert not (tmp_path / "tables" / "comparisons.csv").exists()
@@ -297,16 +297,16 @@ def test_without_the_reference_nothing_is_compared(tmp_path: Path) -> None:
 
 def test_a_table_that_no_longer_applies_is_removed(tmp_path: Path) -> None:
     run = write(tmp_path, Made(regimes=("clean",)))
-    render(tmp_path)
+    render(tmp_path, formats=["csv"])
     for cell in range(3):
         run.cell_file(digest(cell)).unlink()
-    render(tmp_path)
+    render(tmp_path, formats=["csv"])
     assert not (tmp_path / "tables" / "comparisons.csv").exists()
 
 
 def test_one_seed_has_no_intervals_and_says_why(tmp_path: Path) -> None:
     write(tmp_path, Made(seeds=1))
-    render(tmp_path)
+    render(tmp_path, formats=["md", "csv"])
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     reason = "needs at least 2 training seeds, found 1"
     assert f"No estimate has an interval ({reason}): the numbers describe this run and decide nothing." in text
@@ -358,7 +358,7 @@ def test_narrow_plans_render(tmp_path: Path, made: Made) -> None:
 
 def test_a_part_that_is_not_all_text_gone_is_not_called_so(tmp_path: Path) -> None:
     write(tmp_path, Made(corruptions=("word-drop",), rates=(0.4, 0.8)))
-    render(tmp_path)
+    render(tmp_path, formats=["md"])
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "word-drop 80 %" in text
     assert "all text gone" not in text
@@ -425,7 +425,7 @@ def test_the_explorer_holds_the_numbers_of_the_curves(rendered: tuple[Path, Rend
 
 def test_a_run_without_curves_has_no_explorer_and_no_library(tmp_path: Path) -> None:
     write(tmp_path, Made(corruptions=("word-drop",), rates=(1.0,), models=("dual",), regimes=("clean",)))
-    render(tmp_path)
+    render(tmp_path, formats=["html"])
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert 'id="explorer"' not in page
     assert "Bokeh Contributors" not in page

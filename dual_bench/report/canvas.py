@@ -58,7 +58,8 @@ _STYLE = Path(__file__).parent / "templates" / "paper.mplstyle"
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as SVG text, with its caption and a text alternative that states what it shows."""
+    """A figure as SVG text, empty where the album takes none, with its caption and a text alternative that states what
+    it shows."""
 
     name: str
     title: str
@@ -103,9 +104,10 @@ class Album:
         title, caption, alt = map(legible, (title, caption, alt))
         _tame(figure)
         settle(figure)
-        text, said = io.StringIO(), {"Title": title, "Description": alt}
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, **said})
+        text = io.StringIO()
         if "svg" in self.kinds:
+            said = {"Date": None, "Creator": None, "Title": title, "Description": alt}
+            figure.savefig(text, format="svg", metadata=said)
             write_text(self.folder / f"{name}.svg", text.getvalue())
         if "png" in self.kinds:
             tall = figure.get_figheight() > _TALL

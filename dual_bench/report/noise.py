@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -139,8 +140,13 @@ class Noise:
         """The realised word error rate; NaN where it is not defined."""
         if rate == 0:
             return 0.0
-        row = self.frame[(self.frame["corruption"] == corruption) & (self.frame["rate"] == rate)]
-        return float(row["wer"].iloc[0]) if len(row) else np.nan
+        return self._wers.get((corruption, rate), np.nan)
+
+    @cached_property
+    def _wers(self) -> dict[tuple[str, float], float]:
+        """By corruption and rate; a figure asks for each hundreds of times."""
+        keys = zip(map(str, self.frame["corruption"]), map(float, self.frame["rate"]), strict=True)
+        return dict(zip(keys, map(float, self.frame["wer"]), strict=True))
 
     def heaviest(self) -> Place | None:
         """The largest rate of the corruption that drops the largest share of the words.

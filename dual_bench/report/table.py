@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ DIGITS = 12
 TINY = 1e-15
 """What is smaller is the dust of sums that come to 0."""
 
+_NUMBER = re.compile(r"[\d−<–]")
 BEST = (
     "Bold: better than every other system of its regime under that condition, after Holm's correction over the pairs "
     "of that regime and condition, the comparisons with the reference agreeing; no bold: no such system."
@@ -68,7 +70,7 @@ def _filed(value: object) -> object:
 
 def is_numeric(column: pd.Series[str]) -> bool:
     """Whether every cell of a shown column is a number, or stands for one."""
-    return bool(column.str.match(r"[\d−<–]").all())
+    return all(map(_NUMBER.match, column))  # over text, faster than pandas' own
 
 
 def columns(estimate: Estimate, prefix: str = "") -> dict[str, float | str]:
