@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dual_bench.features.cache import FeatureStore, content_key
+from dual_bench.features.cache import BINS, cached, content_key
 from dual_bench.models.layers import time_grid
 from dual_bench.types import MODALITIES, Batch, IntArray, Modality, Ragged, Widths
 
@@ -101,8 +101,8 @@ def binned(
                 sequence = time_grid(torch.from_numpy(sequence)[None], all_true[:, : len(sequence)], bins)[0].numpy()
             yield position, sequence
 
-    store = FeatureStore(cache / "bins" / key[:16], ragged.width)
-    return store.ensure([content_key(key, str(i)) for i in range(len(ragged))], make)[0]
+    keys = [content_key(key, str(i)) for i in range(len(ragged))]
+    return cached(cache / BINS / key[:16], ragged.width, keys, make)[0]
 
 
 class Resident:

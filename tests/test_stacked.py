@@ -15,7 +15,6 @@ from torch import nn
 
 from dual_bench import packing
 from dual_bench.catalog import MODELS
-from dual_bench.features.cache import FeatureStore
 from dual_bench.inputs import Inputs, Resident, binned, feature_scale
 from dual_bench.models.layers import time_grid
 from dual_bench.plan import Plan, read_plan
@@ -171,7 +170,7 @@ def test_averaging_once_is_averaging_in_the_model(lengths: list[int], bins: int)
     rng = generator("bins", *lengths)
     items = [rng.normal(size=(n, 3)).astype(np.float32) for n in lengths]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FeatureStore, "ensure", _in_memory)
+        patch.setattr("dual_bench.inputs.cached", _in_memory)
         found = binned(Ragged.pack(items), bins, "test", Path("unused"))
     for item, averaged in zip(items, found, strict=True):
         if len(item) <= bins:
@@ -183,7 +182,7 @@ def test_averaging_once_is_averaging_in_the_model(lengths: list[int], bins: int)
             np.testing.assert_allclose(again[0], averaged, atol=1e-6)
 
 
-def _in_memory(self: FeatureStore, keys: list[str], encode: Any) -> tuple[Ragged, int]:
+def _in_memory(folder: Path, width: int, keys: list[str], encode: Any) -> tuple[Ragged, int]:
     made = dict(encode(list(range(len(keys)))))
     return Ragged.pack([made[i] for i in range(len(keys))]), len(keys)
 

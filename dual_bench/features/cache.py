@@ -5,7 +5,7 @@ the content and of every setting of the encoder, so nothing in a store is ever s
 rows it names are on disk; rows past its end come from an interrupted run and are overwritten.
 
 The stores of the cache are CACHE/MODALITY/NAME: one for each encoder of voice or face, and one for the words of each
-study. ``cached`` keeps all of them together under a limit by removing whole stores, the least recently used first, and
+study; CACHE/bins/NAME is for voices or faces averaged onto the time bins of a model. ``cached`` keeps all of them together under a limit by removing whole stores, the least recently used first, and
 never one that a living process has used: no row that somebody reads is ever moved or changed. So the limit is exceeded
 where the studies that are running need more.
 """
@@ -40,6 +40,7 @@ _ROWS, _INDEX, _USED, _USER = "rows.f32", "index.npz", "used", ".user"
 _GONE = ".gone-"
 """How the name of a store begins that is being removed."""
 _LIMIT = "20 GB"
+BINS = "bins"
 
 
 def default_folder() -> Path:
@@ -284,8 +285,8 @@ def _evict(cache: Path, limit: int) -> None:
 
 def _stores(cache: Path) -> Iterator[tuple[int, Path, int]]:
     """When each store was used last, its folder and its size in bytes; what was half removed is removed."""
-    for modality in MODALITIES:
-        for folder in (cache / modality).glob("*"):
+    for kind in (*MODALITIES, BINS):
+        for folder in (cache / kind).glob("*"):
             if folder.name.startswith(_GONE):
                 shutil.rmtree(folder)
                 continue
