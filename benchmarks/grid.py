@@ -8,8 +8,9 @@ text can reach once for each utterance and model, and decodes every distinct pai
 Against it: for each of the 2,500 cells (a condition and a seed) make the 400 noisy texts, encode them by
 ``SentenceTransformer.encode``, and run the whole model through a ``DataLoader`` (``peers.evaluate``). That takes hours,
 so a cell of each corruption is done, of a rate, draw and seed that are drawn at random, and their mean is scaled up.
-Ours is worked through in full, in five parts of 80 utterances, all conditions each; a part and its share of the
-sample are a repetition. What both find for the cells of the sample is compared.
+Ours is worked through under all conditions, with words by torch and by OpenVINO, for ``WORKED`` of ten parts of the
+utterances, and scaled up; a part and its share of the sample are a repetition. What both find for the cells of the
+sample is compared.
 """
 
 from __future__ import annotations
@@ -25,18 +26,20 @@ import numpy as np
 import peers
 import torch
 from numpy.typing import NDArray
-from showing import Section, Table, arguments, tell
-from timing import Ratio, seconds_of
+from showing import Section, Table, arguments, shown, tell
+from timing import Ratio
 from training import as_they_came, as_utterances, jobs_of, ready
 
 from dual_bench.corruptions.noise import Spoken, corrupted
 from dual_bench.features.cache import default_folder
+from dual_bench.features.encoder import TextEncoder
+from dual_bench.features.text import Backend, MiniLM
 from dual_bench.job import trained
 from dual_bench.plan import Regimen
 from dual_bench.prepare import Encoded
 from dual_bench.processes import cores
 from dual_bench.training import Queries, predict
-from dual_bench.types import Condition, IntArray
+from dual_bench.types import Condition, FloatArray, IntArray
 from dual_bench.words import encode, training_text, words_of
 
 CORRUPTIONS = (
@@ -46,7 +49,9 @@ CORRUPTIONS = (
 )  # fmt: skip
 """All that need neither sound nor a model and act on words."""
 RATES = (0.1, 0.2, 0.35, 0.5, 0.7)
-DRAWS, SEEDS, PARTS, VARIANTS = 5, 5, 5, 10
+DRAWS, SEEDS, VARIANTS = 5, 5, 10
+PARTS, WORKED = 10, 3
+WAYS: tuple[Backend, ...] = ("torch", "openvino")
 CORPUS = "made:load:train=320,validation=80,test=400"
 AGREEMENT = 1e-5
 
@@ -69,14 +74,18 @@ class Answered:
 
 
 def ours(
-    study: Encoded, models: Sequence[tuple[Any, Any]], conditions: Sequence[Condition], rows: IntArray
+    study: Encoded,
+    models: Sequence[tuple[Any, Any]],
+    conditions: Sequence[Condition],
+    rows: IntArray,
+    encoder: TextEncoder,
 ) -> Answered:
     """Every model under every condition on the utterances ``rows``."""
     fold = replace(study.corpus.folds[0], test=rows)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as cache:
         words = words_of(study.plan, replace(study.corpus, folds=(fold,)), conditions, [Regimen("clean")])
-        text, _ = encode(words, study.using.text, Path(cache), lambda done, total: None)
+        text, _ = encode(words, encoder, Path(cache), lambda done, total: None)
         read = time.perf_counter()
         asked = words.test[:, rows]
         pairs = np.unique(np.stack([asked.ravel(), np.broadcast_to(rows, asked.shape).ravel()], axis=1), axis=0)
@@ -113,65 +122,71 @@ class Peer:
 
 def measure(corruptions: Sequence[str] = CORRUPTIONS, draws: int = DRAWS, dataset: str = CORPUS) -> Section:
     study = ready(dataset, ["dual:width=64"], default_folder(), {"epochs": 2})
-    jobs = jobs_of(study)
-    models = [(modules[0], resident) for modules, resident, _ in map(trained, jobs)]
+    models = [(modules[0], resident) for modules, resident, _ in map(trained, jobs_of(study))]
     conditions = [Condition(name, rate, draw) for name in corruptions for rate in RATES for draw in range(draws)]
     peer, test = Peer(study, models), study.corpus.folds[0].test
+    encoders = {way: MiniLM("cpu", way, "fp32") for way in WAYS}
+    peer.cell(0, conditions[0])  # whatever is done once and for all
+    for encoder in encoders.values():
+        encoder(["a"])
     rng = np.random.default_rng(0)
     sample = rng.permutation(np.arange(len(corruptions)) * len(RATES) * draws)
     sample += rng.integers(len(RATES) * draws, size=len(sample))
-    study.using.text(["a"])
-    peer.cell(0, conditions[0])  # whatever is done once and for all
-    spent: dict[str, list[float]] = {"words": [], "models": [], "cell": []}
-    furthest, decoded = 0.0, 0
-    for part, cells in enumerate(np.array_split(sample, PARTS)):
+    words: dict[str, list[float]] = {way: [] for way in WAYS}
+    decoding: dict[str, list[float]] = {way: [] for way in WAYS}
+    cell: list[float] = []
+    furthest, pairs = 0.0, 0
+    for part, cells in enumerate(np.array_split(sample, WORKED)):
         rows = test[part::PARTS]
-        found = ours(study, models, conditions, rows)
+        found = {way: ours(study, models, conditions, rows, encoder) for way, encoder in encoders.items()}
+        for way, answered in found.items():
+            words[way].append(answered.words * PARTS)
+            decoding[way].append(answered.models * PARTS)
         each = []
-        for number in cells:
+        for number in map(int, cells):
             seed = int(rng.integers(SEEDS))
-            theirs: list[NDArray[np.float32]] = []
-            each.append(seconds_of(lambda: theirs.append(peer.cell(seed, conditions[number]))))  # noqa: B023
-            off = np.abs(theirs[0][part::PARTS] - found.of(seed, int(number), rows)).max()
-            furthest = max(furthest, float(off))
+            began = time.perf_counter()
+            theirs = peer.cell(seed, conditions[number])
+            each.append(time.perf_counter() - began)
+            off = [np.abs(theirs[part::PARTS] - answered.of(seed, number, rows)).max() for answered in found.values()]
+            furthest = max(furthest, *map(float, off))
         if furthest > AGREEMENT:
             raise SystemExit(f"expected scores that agree to {AGREEMENT}, found a difference of {furthest:.1e}")
-        decoded += len(found.queries.rows)
-        for name, seconds in (("words", found.words), ("models", found.models), ("cell", float(np.mean(each)))):
-            spent[name].append(seconds)
+        pairs += len(found[WAYS[0]].queries.rows) * PARTS // WORKED
+        cell.append(float(np.mean(each)))
     count = len(conditions) * SEEDS
-    words, decoding, cell = (np.array(spent[name]) for name in ("words", "models", "cell"))
-    field = f"{count:,} cells of {len(test)} utterances"
-    against = "texts encoded and the whole model run for every cell"
-    ratios = (
-        _ratio(f"evaluation grid: {field}", "ours", against, PARTS * (words + decoding), count * cell, 12.0),
-        _ratio(
-            f"the same for {VARIANTS} variants", "ours, texts encoded once", against,
-            PARTS * (words + VARIANTS * decoding), VARIANTS * count * cell, 40.0,
-        ),
-    )  # fmt: skip
+    what = f"evaluation grid, {count:,} cells of {len(test)} utterances"
+    ratios = [
+        _ratio(f"{what}{more}", way, times, words[way], decoding[way], count * np.array(cell), asked)
+        for more, times, asked in (("", 1, 12.0), (f", {VARIANTS} variants", VARIANTS, 40.0))
+        for way in WAYS
+    ]
     about = (
         f"{len(corruptions)} corruptions x {len(RATES)} rates x {draws} draws x {SEEDS} seeds of DUAL at width 64 on "
-        f"{len(test)} utterances with the lengths of CMU-MOSI (`benchmarks/made.py`): {count:,} cells, {decoded:,} "
-        f"distinct pairs of utterance and text. Ours is worked through in full, in {PARTS} parts of "
-        f"{len(test) // PARTS} utterances (seconds below are those of a part times {PARTS}); the alternative is scaled "
-        f"up from {len(sample)} cells, one of each corruption, of a rate, draw and seed drawn at random. Both in one "
-        f"process of {torch.get_num_threads()} threads. For the variants ours is the time of the words once and that "
-        f"of the models {VARIANTS} times. The scores of the sample differ by at most {furthest:.0e} (asked for: "
-        f"{AGREEMENT:.0e})."
+        f"{len(test)} utterances with the lengths of CMU-MOSI (`benchmarks/made.py`): {count:,} cells, about {pairs:,} "
+        f"distinct pairs of utterance and text. Ours is scaled up from {WORKED} parts of {len(test) // PARTS} "
+        f"utterances under all conditions; the alternative from {len(sample)} cells, one of each corruption, of a rate, "
+        f"draw and seed drawn at random. Both in one process of {torch.get_num_threads()} threads, in fp32. For the "
+        f"variants ours is the time of the words once and that of the models {VARIANTS} times. The scores of the sample "
+        f"differ by at most {furthest:.0e} (asked for: {AGREEMENT:.0e})."
     )
-    rows_ = [("ours: making, measuring and encoding the texts", words * PARTS), ("ours: the models", decoding * PARTS)]
-    rows_.append(("theirs: one cell", cell))
+    lines = [(f"ours: making, measuring and encoding texts, {way}", words[way]) for way in WAYS]
+    lines += [("ours: the models", decoding[WAYS[0]]), ("theirs: one cell", cell)]
     table = Table(
         "Seconds",
         ("what", "median", "lowest to highest"),
-        tuple((name, f"{np.median(s):.2f}", f"{s.min():.2f} to {s.max():.2f}") for name, s in rows_),
+        tuple((name, shown(float(np.median(s))), f"{shown(min(s))} to {shown(max(s))}") for name, s in lines),
     )
-    return Section("The evaluation grid", about, ratios, tables=(table,))
+    return Section("The evaluation grid", about, tuple(ratios), tables=(table,))
 
 
-def _ratio(what: str, name: str, against: str, seconds: Any, theirs: Any, asked: float) -> Ratio:
-    return Ratio(what, name, against, tuple(map(float, seconds)), tuple(map(float, theirs)), asked)
+def _ratio(
+    what: str, way: str, times: int, words: Sequence[float], models: Sequence[float], theirs: FloatArray, asked: float
+) -> Ratio:
+    """Of ``times`` variants that share their words."""
+    seconds = tuple(one + times * other for one, other in zip(words, models, strict=True))
+    against = "texts encoded and the whole model run for every cell"
+    return Ratio(what, f"words once, by {way}", against, seconds, tuple((times * theirs).tolist()), asked)
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def test_the_plain_way_and_ours_predict_the_same_for_the_same_weights(study: Enc
     names = ("word-drop", "typo", "utterance-drop", "word-replace")
     conditions = [Condition(name, rate) for name in names for rate in (0.3, 1.0)]
     test = study.corpus.folds[0].test
-    ours, peer = grid.ours(study, models, conditions, test), grid.Peer(study, models)
+    ours, peer = grid.ours(study, models, conditions, test, study.using.text), grid.Peer(study, models)
     for seed in range(len(models)):
         for number, condition in enumerate(conditions):
             found = ours.of(seed, number, test)
@@ -86,7 +86,7 @@ def test_the_plain_loop_trains_the_same_model(study: Encoded, jobs: Sequence[Job
     loss = peers.validation_loss(theirs, parts[1], job.task, 4)
     assert loss == pytest.approx(min(epoch["validation"] for epoch in fitted.history), abs=1e-5)
     for name, weights in ours.state_dict().items():
-        torch.testing.assert_close(theirs.state_dict()[name], weights, rtol=0, atol=1e-5)
+        torch.testing.assert_close(theirs.state_dict()[name], weights, rtol=0, atol=1e-4)
     assert any((start[name] - weights).abs().max() > 1e-3 for name, weights in ours.state_dict().items())
 
 
