@@ -165,10 +165,10 @@ def measure(corruptions: Sequence[str] = CORRUPTIONS, draws: int = DRAWS, datase
         f"{len(corruptions)} corruptions x {len(RATES)} rates x {draws} draws x {SEEDS} seeds of DUAL at width 64 on "
         f"{len(test)} utterances with the lengths of CMU-MOSI (`benchmarks/made.py`): {count:,} cells, about {pairs:,} "
         f"distinct pairs of utterance and text. Ours is scaled up from {WORKED} parts of {len(test) // PARTS} "
-        f"utterances under all conditions; the alternative from {len(sample)} cells, one of each corruption, of a rate, "
-        f"draw and seed drawn at random. Both in one process of {torch.get_num_threads()} threads, in fp32. For the "
-        f"variants ours is the time of the words once and that of the models {VARIANTS} times. The scores of the sample "
-        f"differ by at most {furthest:.0e} (asked for: {AGREEMENT:.0e})."
+        f"utterances under all conditions; the alternative from {len(sample)} cells, one of each corruption, of a "
+        f"rate, draw and seed drawn at random. Both in one process of {torch.get_num_threads()} threads, in fp32. For "
+        f"the variants ours is the time of the words once and that of the models {VARIANTS} times. The scores of the "
+        f"sample differ by at most {furthest:.0e} (asked for: {AGREEMENT:.0e})."
     )
     lines = [(f"ours: making, measuring and encoding texts, {way}", words[way]) for way in WAYS]
     lines += [("ours: the models", decoding[WAYS[0]]), ("theirs: one cell", cell)]
