@@ -40,6 +40,7 @@ class Benchmark:
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     "training": Benchmark(),
+    "encoding": Benchmark("encoding-speed.md"),
     "grid": Benchmark(),
     "study": Benchmark(),
     "scaling": Benchmark(),

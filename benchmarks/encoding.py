@@ -13,7 +13,6 @@ every verdict of the two reports is compared. It takes twice as long as ``make r
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import time
@@ -27,6 +26,8 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from showing import Section, Table, arguments, tell
+from timing import Ratio
 
 from dual_bench.corruptions.noise import Spoken, corrupted
 from dual_bench.features.text import Backend, MiniLM, Precision, embed
@@ -42,6 +43,8 @@ WAYS: tuple[tuple[Backend, Precision], ...] = (
     ("openvino", "bf16"),
 )
 THEIRS = "SentenceTransformer.encode"
+ASKED: dict[Precision, float] = {"fp32": 1.5, "bf16": 2.5}
+"""The ratio that is asked for."""
 EQUAL, COSINE = 1e-5, 0.9999
 """What is promised: the largest difference of any number at fp32, and the least cosine of any token at bf16."""
 
@@ -116,35 +119,37 @@ def cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.
     return np.asarray((a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))
 
 
-def ratios() -> list[tuple[str, str, list[float], list[float]]]:
-    """What, against what, seconds of ours and seconds of theirs, repetition by repetition."""
+def measure() -> Section:
     done = timed()
-    return [(f"words, {way.backend} {way.precision}", THEIRS, way.seconds, done.theirs) for way in done.ways]
-
-
-def measure() -> str:
-    """The page."""
-    done = timed()
-    lines = [
-        "# How fast are words encoded?",
-        "",
-        f"`python benchmarks/encoding.py`: {done.texts:,} distinct sentences, clean and noisy, {done.tokens:,} tokens, "
-        f"by all-MiniLM-L6-v2 with {torch.get_num_threads()} threads; {REPETITIONS} repetitions, in turn. The ratio is "
-        f"that of the medians to `{THEIRS}` (median {np.median(done.theirs):.2f} s), and in brackets the least and the "
-        "largest ratio of one repetition. Distances are to its tokens.",
-        "",
-        "| backend | precision | seconds | times as fast | largest difference | least cosine | tokens below .9999 |",
-        "|---|---|---:|---:|---:|---:|---:|",
-    ]
-    for way in done.ways:
-        each = np.array(done.theirs) / np.array(way.seconds)
-        ratio = np.median(done.theirs) / np.median(way.seconds)
-        below = int((way.cosines < COSINE).sum())
-        lines.append(
-            f"| {way.backend} | {way.precision} | {np.median(way.seconds):.2f} | {ratio:.2f} ({each.min():.2f} to "
-            f"{each.max():.2f}) | {way.difference:.1e} | {way.cosines.min():.6f} | {below} |"
+    theirs = tuple(done.theirs)
+    ratios = tuple(
+        Ratio(
+            "token embeddings",
+            f"{way.backend} {way.precision}",
+            THEIRS,
+            tuple(way.seconds),
+            theirs,
+            ASKED[way.precision],
         )
-    return "\n".join(lines) + "\n"
+        for way in done.ways
+    )
+    rows = tuple(
+        (
+            way.backend,
+            way.precision,
+            f"{done.texts / np.median(way.seconds):,.0f}",
+            f"{way.difference:.1e}",
+            f"{way.cosines.min():.6f}",
+            str(int((way.cosines < COSINE).sum())),
+        )
+        for way in done.ways
+    )
+    head = ("backend", "precision", "sentences/s", "largest difference", "least cosine", f"tokens below {COSINE}")
+    about = (
+        f"{done.texts:,} distinct sentences, clean and noisy, {done.tokens:,} tokens, by all-MiniLM-L6-v2 with "
+        f"{torch.get_num_threads()} threads. Distances are to the tokens of `{THEIRS}`."
+    )
+    return Section("How fast are words encoded?", about, ratios, tables=(Table("Ways to encode", head, rows),))
 
 
 def verdicts(folder: Path) -> str:
@@ -179,14 +184,15 @@ def verdicts(folder: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--verdicts", action="store_true")
+    parser = arguments(__doc__)
+    parser.add_argument("--verdicts", action="store_true", help="ask the other question")
     parser.add_argument("--runs", type=Path, help="where the two runs of --verdicts are kept; by default nowhere")
     given = parser.parse_args()
     if not given.verdicts:
-        write_text(given.out, measure())
+        tell(measure(), given)
         return
+    if given.out is None:
+        parser.error("name a page with --out")
     with TemporaryDirectory() as temporary:
         write_text(given.out, verdicts(given.runs or Path(temporary)))
 
