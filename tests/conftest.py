@@ -15,8 +15,20 @@ from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported, so no fixture comes early enough
 torch.set_num_threads(1)
+LONGEST = (
+    "test_planted.py",
+    "test_study.py",
+    "test_media_study.py",
+    "test_battery_report.py",
+    "test_ablation_report.py",
+)
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long are begun first, so that no worker ends with one alone."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)

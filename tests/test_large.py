@@ -5,6 +5,7 @@ Utterances share the rows of a small file: what they come to together is many ti
 
 from __future__ import annotations
 
+import os
 import pickle
 import tracemalloc
 import weakref
@@ -14,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
+import memory
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dual_bench import inputs, runner, store
-from dual_bench.datasets.extracted import RECORD, TABLE, VERSION, Extracted, Features
+from dual_bench.datasets.extracted import RECORD, TABLE, VERSION, Extracted, Features, load
 from dual_bench.inputs import Inputs, Resident
 from dual_bench.metrics import ACCURACY
 from dual_bench.plan import Plan
@@ -181,3 +183,20 @@ def test_clusters_are_drawn_for_few_resamples_at_a_time_where_there_are_many(mon
     again, in_parts = peak(found)
     assert again == expected
     assert in_parts < at_once / 3
+
+
+def test_the_benchmark_studies_a_corpus_that_can_be_read_and_says_what_its_features_take(tmp_path: Path) -> None:
+    whole = memory.write_corpus(tmp_path / "corpus", 40, 10)
+    corpus = load(tmp_path, path=str(tmp_path / "corpus"))
+    items = [item for signal in corpus.signals.values() for item in signal.items]
+    assert len(corpus) == 40
+    assert whole == sum(item.nbytes for item in items)
+    np.testing.assert_array_equal(items[3], items[13])
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="what a process holds is read from /proc")
+def test_the_benchmark_counts_what_a_process_holds() -> None:
+    before, _ = memory.memory(os.getpid())
+    block = np.ones(8 * MIB)
+    after, _ = memory.memory(os.getpid())
+    assert block.nbytes * 0.9 < after - before

@@ -18,7 +18,7 @@ from dual_bench.store import read_run
 STUDY = """
 name = "planted"
 question = "Which module carries what was planted?"
-dataset = "synthetic:cues={cues},utterances=1200"
+dataset = "synthetic:cues={cues},utterances=800"
 metric = "accuracy"
 margin = 0.05
 baseline = "dual:time_mixing=off,text_path=none,static_alignment=off,dynamic_alignment=off,width=16,layers=1"

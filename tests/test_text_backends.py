@@ -23,6 +23,7 @@ from dual_bench.features.encoder import text_encoder
 from dual_bench.features.openvino_model import converted
 from dual_bench.features.text import MiniLM, encode_texts
 from dual_bench.plan import TEXT_SETTINGS, read_plan
+from dual_bench.report.methods import _words_encoded
 from dual_bench.types import UserError
 
 TEXTS = ["They were lzte, and vrey angry!", "", "no", " \n", "We opened the unbelievably heavy letter at noon."]
@@ -78,8 +79,8 @@ class OfItsLength(nn.Module):
 
     def forward(self, read: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         ids = read["input_ids"]
-        even = torch.full((4,), 1.0 if ids.shape[1] % 2 else -1.0)
-        return {"token_embeddings": (ids[..., None] + 1.0) * even}
+        sign = torch.full((4,), 1.0 if ids.shape[1] > 5 else -1.0)
+        return {"token_embeddings": (ids[..., None] + 1.0) * sign}
 
 
 def test_a_network_that_a_trace_changes_is_refused() -> None:
@@ -88,19 +89,17 @@ def test_a_network_that_a_trace_changes_is_refused() -> None:
         ids = torch.arange(longest).repeat(len(texts), 1)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
-    with pytest.raises(
-        UserError, match=r"mine gives other numbers when it is converted for OpenVINO; use backend=torch"
-    ):
+    with pytest.raises(UserError, match="mine gives other numbers when it is converted for OpenVINO"):
         converted(OfItsLength(tokenizer), "fp32", "mine")
 
 
 def test_without_openvino_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(UserError, match=r"pip install 'dual-bench\[openvino\]', or use torch|dual-bench\[openvino\]"):
+    with pytest.raises(UserError, match=r"run `pip install 'dual-bench\[openvino\]'`, or use torch"):
         MiniLM("cpu", "openvino")(["a word"])
 
 
-def test_openvino_reports_to_nobody(another_process: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openvino_reports_to_nobody(another_process: Callable[[str], str]) -> None:
     code = "from dual_bench.features.openvino_model import _openvino\n_openvino()\n"
     code += "import openvino.tools.ovc as ovc\nprint(type(ovc.telemetry).__module__)"
     assert another_process(code).strip() == "openvino.tools.ovc.telemetry_stub"
@@ -149,6 +148,19 @@ def test_flags_set_the_encoder_that_the_study_has(tmp_path: Path) -> None:
 )
 def test_slips_about_backend_and_precision_are_explained(command: list[str], flags: list[str], says: str) -> None:
     assert says in " ".join(refused(*command, *flags).split())
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("", ""),
+        ("sentence-transformers:model=other", ""),
+        ("sentence-transformers:backend=openvino", " The words were encoded by OpenVINO on the CPU, in fp32."),
+        ("sentence-transformers:precision=bf16", " The words were encoded by torch, with matrix products in bf16."),
+    ],
+)
+def test_the_methods_say_what_encoded_the_words_where_it_is_not_the_default(spec: str, says: str) -> None:
+    assert _words_encoded({"encoders": {"text": spec} if spec else {}}) == says
 
 
 # ----------------------------------------------------------------------------------------------- batches
@@ -206,12 +218,23 @@ def filled(root: Path, name: str, rows: int = 8) -> Path:
     return folder
 
 
+ELSEWHERE = """
+import sys
+import numpy as np
+from pathlib import Path
+from dual_bench.features.cache import cached, content_key
+root, *names = sys.argv[1:]
+for name in names:
+    rows = np.full((8, 256), int(name[-1]), np.float32)
+    cached(Path(root) / "text" / name, 256, [content_key(name)], lambda positions: ((p, rows) for p in positions))
+"""
+"""What another process does that fills stores as ``filled`` does."""
+
+
 def left_by_another_process(root: Path, *names: str) -> list[Path]:
     """Stores that nobody uses any more, the first used first."""
-    code = "import sys; sys.path[:0] = ['tests']\nfrom pathlib import Path\nfrom test_text_backends import filled\n"
-    code += f"for name in {names}: filled(Path({str(root)!r}), name)"
     environment = {**os.environ, "DUAL_BENCH_CACHE_LIMIT": "1 GB"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", ELSEWHERE, str(root), *names], check=True, env=environment)
     return [root / "text" / name for name in names]
 
 
@@ -234,11 +257,9 @@ def test_what_was_not_used_for_longest_goes_first_and_nothing_that_is_in_use(
 def test_what_a_living_process_uses_stays_and_what_a_killed_one_used_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = "import sys; sys.path[:0] = ['tests']\nfrom pathlib import Path\nfrom test_text_backends import filled\n"
-    code += f"filled(Path({str(tmp_path)!r}), 'a1'); print('there', flush=True); sys.stdin.read()"
-    root = Path(__file__).parents[1]
+    code = ELSEWHERE + "print('there', flush=True)\nsys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
+        [sys.executable, "-c", code, str(tmp_path), "a1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "there\n"
@@ -259,9 +280,10 @@ def test_a_store_that_was_half_removed_is_removed_and_made_anew(
     def killed(path: Path) -> None:
         raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache.shutil, "rmtree", killed)
-        filled(tmp_path, "b2")
+        with pytest.raises(KeyboardInterrupt):
+            filled(tmp_path, "b2")
     assert not folder.exists()
     assert (FeatureStore(filled(tmp_path, "a1"), 256).find([content_key("a1")])[0] == 1).all()
     assert sorted(each.name for each in (tmp_path / "text").iterdir()) == ["a1", "b2"]

@@ -1,13 +1,14 @@
 """Features by content: what has been encoded once is not encoded again while there is room for it.
 
+The stores of the cache are CACHE/MODALITY/NAME: one for each encoder of voice or face, and one for the words of each
+study; CACHE/bins/NAME is for voices or faces averaged onto the time bins of a model. ``cached`` keeps all of them
+together under a limit by removing whole stores, the least recently used first, and never one that a living process has
+used: no row that somebody reads is ever moved or changed. So the limit is exceeded where the studies that are running
+need more.
+
 A store is a folder with one growing file of float32 rows and an index of (key, first row, rows). The key is a hash of
 the content and of every setting of the encoder, so nothing in a store is ever stale. The index is replaced after the
 rows it names are on disk; rows past its end come from an interrupted run and are overwritten.
-
-The stores of the cache are CACHE/MODALITY/NAME: one for each encoder of voice or face, and one for the words of each
-study; CACHE/bins/NAME is for voices or faces averaged onto the time bins of a model. ``cached`` keeps all of them together under a limit by removing whole stores, the least recently used first, and
-never one that a living process has used: no row that somebody reads is ever moved or changed. So the limit is exceeded
-where the studies that are running need more.
 """
 
 from __future__ import annotations

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from dual_bench.catalog import parse_spec
 from dual_bench.confidence import ECE
 from dual_bench.report import matrix, tuning
 from dual_bench.report.answers import places
@@ -84,7 +86,7 @@ def _training(evidence: Evidence) -> str:
         f"{'regime' if len(regimes) == 1 else 'regimes'} {'; '.join(regimes)}.{absent} The epoch is chosen on the "
         "validation part, whose words suffer what those of the training part suffer. A model that reads no words is "
         f"the same in the regimes clean, mixed and matched.{_together(evidence)}{tuning.sentence(evidence)} Frozen "
-        f"encoders: {encoders or 'none'}."
+        f"encoders: {encoders or 'none'}.{_words_encoded(plan)}"
     )
 
 
@@ -96,6 +98,17 @@ def _together(evidence: Evidence) -> str:
     if pack > 1:
         found += f" Models that can be are trained stacked, {pack} seeds at a time, which changes rounding alone."
     return found + (f" On this machine {measured}." if measured else "")
+
+
+def _words_encoded(plan: Mapping[str, Any]) -> str:
+    """By what, and in which precision, where that is not the default."""
+    how = parse_spec(plan.get("encoders", {}).get("text", ""))[1]
+    backend, precision = how.get("backend", "torch"), how.get("precision", "fp32")
+    if (backend, precision) == ("torch", "fp32"):
+        return ""
+    by = "OpenVINO on the CPU" if backend == "openvino" else backend
+    rounded = "with matrix products in bf16" if precision == "bf16" else f"in {precision}"
+    return f" The words were encoded by {by}, {rounded}."
 
 
 def _models(evidence: Evidence, systems: Sequence[str]) -> str:
