@@ -20,6 +20,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Run:
     plan = read_plan(
         "default",
         {
+            "dataset": "synthetic:utterances=1200",
             "models": ["dual", "audio-vision", "text-only"],
             "rates": [0.0, 0.5, 1.0],
             "draws": 1,
