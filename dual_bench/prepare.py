@@ -127,14 +127,16 @@ def encode_all(asked: Asked, cache: Path, report: Report = in_silence) -> Encode
     cosine = sentence_distances(text, clean, words.test[:, words.tested].ravel())
     whole = Inputs(audio[0], vision[0], text)
     built = {(cell.variant.model, repr(cell.settings)): cell for cell in asked.wanted}
-    # settings that cannot be built are found before anything is written
-    bins = {_bins(cell, whole, corpus.task) for cell in built.values()}
+    read: dict[int, frozenset[Modality]] = {0: frozenset()}
+    for cell in built.values():  # settings that cannot be built are found before anything is written
+        count = _bins(cell, whole, corpus.task)
+        read[count] = read.get(count, frozenset()) | cell.variant.reads
     return Encoded(
         **vars(asked),
         words=words,
         measured=words.table.assign(cosine=cosine),
-        inputs={count: _averaged(asked, whole, count, cache, report) for count in sorted(bins | {0})},
-        scales=tuple(_scales(whole, fold.train) for fold in corpus.folds),
+        inputs={count: _averaged(asked, whole, count, read[count], cache, report) for count in sorted(read)},
+        scales=tuple(_scales(whole, fold.train, frozenset().union(*read.values())) for fold in corpus.folds),
         encoded=audio[1] + vision[1] + texts,
     )
 
@@ -145,21 +147,24 @@ def _bins(cell: Cell, whole: Inputs, task: Task) -> int:
     return int(getattr(module, "bins", 0))
 
 
-def _averaged(asked: Asked, whole: Inputs, bins: int, cache: Path, report: Report) -> Inputs:
-    """Voice and face on ``bins`` (``inputs.binned``)."""
+def _averaged(asked: Asked, whole: Inputs, bins: int, read: frozenset[Modality], cache: Path, report: Report) -> Inputs:
+    """Voice and face on ``bins`` (``inputs.binned``), where they are read so."""
     if not bins:
         return whole
-    identity = f"{asked.corpus.fingerprint} {asked.encoders}"
 
     def progress(done: int, total: int) -> None:
         report("bins", done, total, f"voice and face onto {bins} bins")
 
-    audio = binned(whole.audio, bins, f"audio {identity}", cache, progress)
-    return replace(whole, audio=audio, vision=binned(whole.vision, bins, f"vision {identity}", cache, progress))
+    def onto(modality: Modality) -> Ragged:
+        ragged: Ragged = getattr(whole, modality)
+        identity = f"{modality} {asked.corpus.fingerprint} {asked.encoders.get(modality, '')}"
+        return binned(ragged, bins, identity, cache, progress) if modality in read else ragged
+
+    return replace(whole, audio=onto("audio"), vision=onto("vision"))
 
 
-def _scales(whole: Inputs, train: IntArray) -> dict[Modality, Scale]:
-    return {"audio": feature_scale(whole.audio, train), "vision": feature_scale(whole.vision, train)}
+def _scales(whole: Inputs, train: IntArray, read: frozenset[Modality]) -> dict[Modality, Scale]:
+    return {modality: feature_scale(getattr(whole, modality), train) for modality in sorted(read - {"text"})}
 
 
 def _encoded(corpus: Corpus, modality: Modality, encoder: Encoder, cache: Path, report: Report) -> tuple[Ragged, int]:
