@@ -29,7 +29,7 @@ PerFold = tuple[IntArray, ...]
 class Words:
     """Every reading of a study, and who reads which, as row numbers of ``readings``.
 
-    The first ``sealed`` readings are the clean ones and those of training and validation; the rest is read in tests
+    The first ``sealed`` readings are those of training and validation, clean and noisy; the rest is read in tests
     alone. ``test`` (conditions, N) is -1 where an utterance is not tested. ``table`` has what was measured on the test
     texts, condition after condition, for the utterances ``tested`` (M,).
     """
@@ -119,7 +119,13 @@ def words_of(
         return [number.setdefault(reading, len(number)) for reading in readings]
 
     folds = [(fold, _spoken(corpus, training_text(corpus, fold))) for fold in corpus.folds]
-    clean = np.array([rows(Reading(u.text) for u in corpus.utterances)], np.int64)
+    clean = np.full((1, len(corpus)), -1, np.int64)
+
+    def read_clean(which: IntArray) -> None:
+        clean[0, which] = rows(Reading(corpus.utterances[i].text) for i in which)
+
+    learnt = np.unique(np.concatenate([part for fold in corpus.folds for part in (fold.train, fold.validation)]))
+    read_clean(learnt)
     training: dict[Regimen, PerFold] = {}
     validation: dict[Regimen, PerFold] = {}
     count, more = plan.training.noisy_texts, plan.training.noisy_validation_texts
@@ -139,6 +145,7 @@ def words_of(
         training[regimen] = tuple(table(fold.train, spoken, range(count)) for fold, spoken in folds)
         validation[regimen] = tuple(table(fold.validation, spoken, later) for fold, spoken in folds)
     sealed = len(number)
+    read_clean(np.setdiff1d(np.arange(len(corpus)), learnt))
 
     tested = np.unique(np.concatenate([fold.test for fold in corpus.folds]))
     home = {int(i): spoken for fold, spoken in folds for i in fold.test}
