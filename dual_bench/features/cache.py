@@ -1,10 +1,12 @@
 """Features by content: what has been encoded once is not encoded again while there is room for it.
 
 The stores of the cache are CACHE/MODALITY/NAME: one for each encoder of voice or face, and one for the words of each
-study; CACHE/bins/NAME is for voices or faces averaged onto the time bins of a model. ``cached`` keeps all of them
-together under a limit by removing whole stores, the least recently used first, and never one that a living process has
-used: no row that somebody reads is ever moved or changed. So the limit is exceeded where the studies that are running
-need more.
+study; CACHE/bins/NAME is for voices or faces averaged onto the time bins of a model. Words and bins are soon made
+again, so ``cached`` keeps these together under a limit by removing whole stores, the least recently used first, and
+never one that a living process has used: no row that somebody reads is ever moved or changed. So the limit is exceeded
+where the studies that are running need more. Voices and faces may have taken days: they neither count nor are removed.
+
+What is there can be read where the cache cannot be written to; then nothing is removed either.
 
 A store is a folder with one growing file of float32 rows and an index of (key, first row, rows). The key is a hash of
 the content and of every setting of the encoder, so nothing in a store is ever stale. The index is replaced after the
@@ -13,6 +15,7 @@ rows it names are on disk; rows past its end come from an interrupted run and ar
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import os
@@ -20,16 +23,17 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from dual_bench.types import MODALITIES, IntArray, Ragged, UserError
+from dual_bench.types import IntArray, Ragged, UserError
 
 EncodeRows = Callable[[list[int]], Iterable[tuple[int, NDArray[np.float32]]]]
 """Positions still to encode -> (position, rows (T, width)) in any order; those that are known already are ignored."""
@@ -42,6 +46,10 @@ _GONE = ".gone-"
 """How the name of a store begins that is being removed."""
 _LIMIT = "20 GB"
 BINS = "bins"
+_LIMITED = ("text", BINS)
+"""The kinds of stores that the limit is for."""
+_LOCKS = 0o666
+"""Of files that everybody who shares a cache must be able to lock."""
 
 
 def default_folder() -> Path:
@@ -127,7 +135,7 @@ class FeatureStore:
         if (places[:, 0] >= 0).all():
             return places, 0
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / "lock"):
+        with FileLock(self.folder / "lock", mode=_LOCKS):
             index = self._read_index()
             index, encoded = self._append(index, keys, index.find(keys)[:, 0] < 0, encode)
             return index.find(keys), encoded
@@ -201,13 +209,15 @@ class FeatureStore:
 def cached(folder: Path, width: int, keys: Sequence[str], encode: EncodeRows) -> tuple[Ragged, int]:
     """``FeatureStore.ensure`` in the store ``folder``, CACHE/MODALITY/NAME, which stays as long as this process lives.
 
-    Then stores that nobody uses are removed, the least recently used first, until the rest is within
-    ``$DUAL_BENCH_CACHE_LIMIT``. UserError where that is no size.
+    Then stores of words and bins that nobody uses are removed, the least recently used first, until what is left of
+    these is within ``$DUAL_BENCH_CACHE_LIMIT``. UserError where that is no size.
     """
-    limit = _limit()
-    _use(folder)
+    limit, cache = _limit(), folder.parents[1]
+    marked = folder.parent.name in _LIMITED and _use(folder)
     found = FeatureStore(folder, width).ensure(keys, encode)
-    _evict(folder.parents[1], limit)
+    if marked:
+        with suppress(OSError):  # it is only housekeeping
+            _evict(cache, limit)
     return found
 
 
@@ -220,18 +230,29 @@ def _limit() -> int:
         raise UserError(f"DUAL_BENCH_CACHE_LIMIT: expected a size such as '{_LIMIT}', found '{named}'") from None
 
 
-def _use(folder: Path) -> None:
-    """Keep the store ``folder`` while this process lives."""
+def _use(folder: Path) -> bool:
+    """Keep the store ``folder`` while this process lives; False where one may read the cache at most."""
     cache = folder.parents[1]
-    cache.mkdir(parents=True, exist_ok=True)
-    user = _user(cache)
-    with FileLock(cache / "stores.lock"):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{user.name}{_USER}").touch()
-        used = folder / _USED
-        used.touch()
-        now = time.time_ns()  # finer than the clock of the file system
-        os.utime(used, ns=(now, now))
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with _stores_lock(cache):
+            folder.mkdir(parents=True, exist_ok=True)
+            _in_use(cache, folder)
+            (folder / f"{_user(cache).name}{_USER}").touch()
+            used = folder / _USED
+            used.touch()
+            now = time.time_ns()  # finer than the clock of the file system
+            os.utime(used, ns=(now, now))
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return False
+    return True
+
+
+def _stores_lock(cache: Path) -> FileLock:
+    """What everything below is done under."""
+    return FileLock(cache / "stores.lock", mode=_LOCKS)
 
 
 @dataclass(frozen=True)
@@ -247,7 +268,7 @@ def _user(cache: Path) -> _User:
     name = uuid4().hex
     path = _lock_of(cache, name)
     path.parent.mkdir(exist_ok=True)
-    lock = FileLock(path)
+    lock = FileLock(path, mode=_LOCKS)
     lock.acquire()
     return _User(name, lock)
 
@@ -257,39 +278,45 @@ def _lock_of(cache: Path, user: str) -> Path:
 
 
 def _alive(cache: Path, user: str) -> bool:
+    """Whether a process lives, or nobody can say; the lock of one that does not is removed."""
     path = _lock_of(cache, user)
     if user == _user(cache).name:
         return True
     if not path.exists():
         return False
     try:
-        with FileLock(path, timeout=0):
-            path.unlink(missing_ok=True)
-            return False
-    except Timeout:
+        with FileLock(path, timeout=0, mode=_LOCKS):
+            pass
+    except OSError:  # a Timeout is one
         return True
+    with suppress(OSError):
+        path.unlink()  # not while it is open, which not every system allows
+    return False
 
 
 def _evict(cache: Path, limit: int) -> None:
     """Remove stores until ``limit`` bytes are left, or what is in use."""
-    with FileLock(cache / "stores.lock"):
+    with _stores_lock(cache):
+        for lock in list((cache / "users").glob("*.lock")):
+            _alive(cache, lock.stem)
         stores = sorted(_stores(cache))
         total = sum(size for _, _, size in stores)
         for _, folder, size in stores:
             if total <= limit:
                 return
-            if not _in_use(cache, folder):
-                # by its new name nobody finds it, whenever this process is killed
-                shutil.rmtree(folder.rename(folder.with_name(f"{_GONE}{folder.name}")))
-                total -= size
+            with suppress(OSError):  # that of another user, or open elsewhere: perhaps the next can be removed
+                if not _in_use(cache, folder):
+                    # by its new name nobody finds it, whenever this process is killed
+                    shutil.rmtree(folder.rename(folder.with_name(f"{_GONE}{folder.name}")))
+                    total -= size
 
 
 def _stores(cache: Path) -> Iterator[tuple[int, Path, int]]:
     """When each store was used last, its folder and its size in bytes; what was half removed is removed."""
-    for kind in (*MODALITIES, BINS):
+    for kind in _LIMITED:
         for folder in (cache / kind).glob("*"):
             if folder.name.startswith(_GONE):
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)
                 continue
             found = {name: folder / name for name in (_USED, _INDEX, _ROWS) if (folder / name).is_file()}
             if found:
@@ -300,8 +327,10 @@ def _stores(cache: Path) -> Iterator[tuple[int, Path, int]]:
 
 def _in_use(cache: Path, folder: Path) -> bool:
     """Whether a process that has used the store still lives; the marks of those that do not are removed."""
-    for mark in folder.glob(f"*{_USER}"):
+    living = False
+    for mark in list(folder.glob(f"*{_USER}")):
         if _alive(cache, mark.name.removesuffix(_USER)):
-            return True
-        mark.unlink()
-    return False
+            living = True
+        else:
+            mark.unlink()
+    return living
