@@ -43,13 +43,15 @@ class _Tokens(nn.Module):
 def converted(model: Any, precision: str, who: str) -> Forward:
     """A SentenceTransformer ``model`` on the CPU, in ``precision`` fp32 or bf16, with as many threads as torch has.
 
-    UserError where OpenVINO is not installed, or cannot do what ``model`` does.
+    UserError where OpenVINO is not installed, or cannot do what ``model`` does, or not in ``precision``, which it takes
+    for a hint (https://docs.openvino.ai, "Precision Control").
     """
     openvino = _openvino()
     example, other = (dict(model.tokenizer(texts, padding=True, return_tensors="pt")) for texts in (_TRACED, _COMPARED))
     tokens = _Tokens(model, list(example)).eval()
+    wanted = {"fp32": "f32", "bf16": "bf16"}[precision]
     settings = {
-        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+        "INFERENCE_PRECISION_HINT": wanted,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
@@ -57,7 +59,9 @@ def converted(model: Any, precision: str, who: str) -> Forward:
         with torch.inference_mode():
             expected = tokens(*other.values()).numpy()
             graph = _traced(openvino, tokens, tuple(example.values()))
-        request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+        compiled = openvino.Core().compile_model(graph, "CPU", settings)
+        used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        request = compiled.create_infer_request()
 
         def forward(read: Mapping[str, torch.Tensor]) -> NDArray[np.float32]:
             given = [read[name].numpy() for name in tokens.names]
@@ -69,6 +73,11 @@ def converted(model: Any, precision: str, who: str) -> Forward:
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:  # of the library: anything
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{who} cannot be converted for OpenVINO ({reason}); use backend=torch") from error
+    if used != wanted:
+        raise UserError(
+            f"{who}: expected OpenVINO to compute in {wanted}, found {used}, which is what it does on this CPU; use "
+            f"{'precision=fp32' if precision == 'bf16' else 'backend=torch'}"
+        )
     if found.shape != expected.shape or not (_cosine(found, expected)[other["attention_mask"] > 0] > _COSINE).all():
         raise UserError(f"{who} gives other numbers when it is converted for OpenVINO; use backend=torch")
     return forward
