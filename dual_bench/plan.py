@@ -261,8 +261,11 @@ def read_fields(name: str, overrides: Mapping[str, Any]) -> tuple[dict[str, Any]
     tables = {key: {**fields.get(key, {}), **overrides[key]} for key in ("training", "encoders") if key in overrides}
     if TEXT_SETTINGS in overrides:
         encoders = tables.get("encoders", fields.get("encoders", {}))
-        text = with_settings(encoders.get("text", DEFAULTS["text"]), overrides[TEXT_SETTINGS])
-        tables["encoders"] = {**encoders, "text": text}
+        before = encoders.get("text", DEFAULTS["text"])
+        text = with_settings(before, overrides[TEXT_SETTINGS])
+        others = {key: value for key, value in encoders.items() if key != "text"}
+        if text != before:  # a study that spells out a default keeps it, and one that does not is not given it
+            tables["encoders"] = others if text == DEFAULTS["text"] else {**others, "text": text}
     given = {key: value for key, value in overrides.items() if key != TEXT_SETTINGS}
     return {**fields, **given, **tables}, where
 

@@ -98,11 +98,16 @@ class EncoderSpec:
     build: Callable[[Any, str], Any]
 
 
-def _of(modality: Modality, text: str, device: str) -> Any:
-    name, given = parse_spec(text)
+def _spec_of(name: str) -> EncoderSpec:
     spec = ENCODERS.load(name)
     if not isinstance(spec, EncoderSpec):
         raise UserError(f"encoder '{name}': expected a dual_bench.features.encoder.EncoderSpec, found {spec!r}")
+    return spec
+
+
+def _of(modality: Modality, text: str, device: str) -> Any:
+    name, given = parse_spec(text)
+    spec = _spec_of(name)
     if spec.modality != modality:
         raise UserError(f"encoder '{name}' reads {spec.modality}, not {modality}; `dual-bench list encoders` tells")
     return spec.build(validated(spec.settings, given, f"encoder '{name}'"), device)
@@ -161,13 +166,22 @@ def by_modality(values: Iterable[str]) -> dict[str, str]:
 
 
 def with_settings(spec: str, settings: Mapping[str, str]) -> str:
-    """An encoder with ``settings`` in place of its own.
+    """An encoder with ``settings`` in place of its own, as it was where they change nothing, and without those of them
+    that are its defaults: so that what is the same has the same name. UserError where it does not know them.
 
-    >>> with_settings("wav2vec2:layer=9,weights=mine", {"layer": "8"})
-    'wav2vec2:layer=8,weights=mine'
+    >>> with_settings("sentence-transformers:model=mine,precision=bf16", {"precision": "fp32", "backend": "openvino"})
+    'sentence-transformers:backend=openvino,model=mine'
+    >>> with_settings("sentence-transformers", {"precision": "fp32"})
+    'sentence-transformers'
     """
     name, given = parse_spec(spec)
-    return f"{name}:{format_settings({**given, **settings})}"
+    kind = _spec_of(name).settings
+    before, after = (validated(kind, each, f"encoder '{name}'") for each in (given, {**given, **settings}))
+    if after == before:
+        return spec
+    usual = {key for key in settings if getattr(after, key) == kind.model_fields[key].default}
+    kept = {key: value for key, value in {**given, **settings}.items() if key not in usual}
+    return f"{name}:{format_settings(kept)}" if kept else name
 
 
 def encode_in_batches(
