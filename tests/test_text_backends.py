@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 import torch
 from calling import refused
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -22,9 +27,10 @@ from dual_bench.features.cache import FeatureStore, cached, content_key
 from dual_bench.features.encoder import text_encoder
 from dual_bench.features.openvino_model import converted
 from dual_bench.features.text import MiniLM, encode_texts
-from dual_bench.plan import TEXT_SETTINGS, read_plan
+from dual_bench.plan import TEXT_SETTINGS, Regimen, load_corpus, read_plan
 from dual_bench.report.methods import _words_encoded
-from dual_bench.types import UserError
+from dual_bench.types import Corpus, UserError
+from dual_bench.words import encode, words_of
 
 TEXTS = ["They were lzte, and vrey angry!", "", "no", " \n", "We opened the unbelievably heavy letter at noon."]
 
@@ -55,7 +61,12 @@ def test_openvino_gives_the_numbers_of_torch(plain: list[NDArray[np.float32]]) -
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_bf16_is_rounding_and_no_more(backend: text.Backend, plain: list[NDArray[np.float32]]) -> None:
-    found = MiniLM("cpu", backend, "bf16")(TEXTS)
+    encoder = MiniLM("cpu", backend, "bf16")
+    if backend == "openvino" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(UserError, match="expected OpenVINO to compute in bf16, found f32"):
+            encoder(TEXTS)
+        return
+    found = encoder(TEXTS)
     assert {one.dtype for one in found} == {np.dtype(np.float32)}
     assert [one.shape for one in found] == [one.shape for one in plain]
     assert cosines(found, plain).min() > 0.9999
@@ -68,6 +79,22 @@ def test_any_transformer_can_be_run_by_openvino(kind: str, networks: Path) -> No
     expected, found = text_encoder(spec)(texts), text_encoder(f"{spec},backend=openvino")(texts)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("precision", "other", "says"),
+    [
+        ("bf16", openvino.Type.f32, "compute in bf16, found f32, .*; use precision=fp32"),
+        ("fp32", openvino.Type.bf16, "compute in f32, found bf16, .*; use backend=torch"),
+    ],
+)
+def test_another_precision_than_was_asked_for_is_refused(
+    precision: text.Precision, other: openvino.Type, says: str, networks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = text_encoder(f"sentence-transformers:model={networks / 'bert'},backend=openvino,precision={precision}")
+    monkeypatch.setattr(openvino.CompiledModel, "get_property", lambda model, name: other)
+    with pytest.raises(UserError, match=f"^text encoder '.*bert': expected OpenVINO to {says}$"):
+        encoder(["a word"])
 
 
 class OfItsLength(nn.Module):
@@ -132,6 +159,33 @@ def test_flags_set_the_encoder_that_the_study_has(tmp_path: Path) -> None:
     study.write_text(study.read_text() + 'text = "sentence-transformers:model=other,precision=fp32"\n')
     found = read_plan(str(study), chosen).encoders["text"]
     assert found == "sentence-transformers:backend=openvino,model=other,precision=bf16"
+
+
+@pytest.mark.parametrize(
+    ("own", "same", "flags"),
+    [
+        (None, None, {"backend": "torch", "precision": "fp32"}),
+        ("sentence-transformers", "sentence-transformers", {"backend": "torch"}),
+        ("sentence-transformers:backend=torch", "sentence-transformers:backend=torch", {"backend": "torch"}),
+        ("sentence-transformers:model=other", "sentence-transformers:model=other", {"precision": "fp32"}),
+        ("sentence-transformers:precision=bf16", None, {"precision": "fp32"}),
+        (
+            "sentence-transformers:model=other,precision=bf16",
+            "sentence-transformers:model=other",
+            {"precision": "fp32"},
+        ),
+    ],
+)
+def test_flags_that_ask_for_the_default_make_no_other_plan(
+    own: str | None, same: str | None, flags: dict[str, str], tmp_path: Path
+) -> None:
+    def plan(encoder: str | None, overrides: dict[str, dict[str, str]]) -> str:
+        study = tmp_path / "mine.toml"
+        table = "" if encoder is None else f'[encoders]\ntext = "{encoder}"\n'
+        study.write_text(f'name = "mine"\ndataset = "synthetic"\nmodels = ["concat"]\n{table}')
+        return read_plan(str(study), overrides).model_dump_json()
+
+    assert plan(own, {TEXT_SETTINGS: flags}) == plan(same, {})
 
 
 @pytest.mark.parametrize("command", [["run"], ["ablate", "components"], ["tune"]])
@@ -204,15 +258,52 @@ def test_batches_keep_to_their_tokens_and_depend_on_the_set_alone(
         assert len({each in set(given_texts[:sealed]) for each in batch}) == 1
 
 
+class OfItsBatch(Counting):
+    """Every number depends on all that is in the batch, as the last bits of a network's do."""
+
+    def __call__(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        value = np.float32(zlib.crc32("|".join(texts).encode()))
+        return [np.full((len(each), 2), value, np.float32) for each in texts]
+
+
+def test_no_bit_of_what_is_trained_on_depends_on_the_words_of_the_test_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "_TOKENS", 300)
+    own = {"corruptions": ["word-drop"], "rates": [0.5], "regimes": ["clean", "matched"]}
+    plan = read_plan("default", {"dataset": "synthetic:utterances=40", **own})
+    corpus = load_corpus(plan.dataset, tmp_path)
+    (fold,) = corpus.folds
+    others = list(corpus.utterances)
+    others[fold.test[0]] = replace(others[fold.test[0]], text="Nothing of the kind was ever said before, or so late.")
+    regimens = [Regimen("clean"), Regimen("matched", "word-drop", 0.5)]
+
+    def learnt(corpus: Corpus) -> list[bytes]:
+        words = words_of(plan, corpus, plan.conditions(corpus), regimens)
+        assert (words.training[regimens[0]][0] >= 0).all()
+        embedded, _ = encode(words, encoder, tmp_path / "cache", lambda done, total: None)
+        read = [
+            row
+            for regimen in regimens
+            for rows, part in ((words.training, fold.train), (words.validation, fold.validation))
+            for row in rows[regimen][0][:, part].ravel().tolist()
+        ]
+        assert max(read) < words.sealed
+        return [embedded[row].tobytes() for row in read]
+
+    encoder = OfItsBatch(True)
+    assert learnt(corpus) == learnt(replace(corpus, utterances=tuple(others)))
+
+
 # ------------------------------------------------------------------------------------------------- limit
 
 ROW = 4 * 256
 """Bytes of one row of the stores below."""
 
 
-def filled(root: Path, name: str, rows: int = 8) -> Path:
-    """A store of the words with so many rows, each of which says which store it is of."""
-    folder = root / "text" / name
+def filled(root: Path, name: str, rows: int = 8, kind: str = "text") -> Path:
+    """A store, of the words, with so many rows, each of which says which store it is of."""
+    folder = root / kind / name
     value = np.float32(int(name[-1]))
     cached(folder, 256, [content_key(name)], lambda positions: ((p, np.full((rows, 256), value)) for p in positions))
     return folder
@@ -269,6 +360,92 @@ def test_what_a_living_process_uses_stays_and_what_a_killed_one_used_goes(
         other.kill()
     filled(tmp_path, "b2")
     assert [folder.name for folder in (tmp_path / "text").iterdir()] == ["b2"]
+
+
+@pytest.mark.parametrize(("kind", "stays"), [("text", False), ("bins", False), ("audio", True), ("vision", True)])
+def test_the_limit_is_for_what_is_soon_made_again(
+    kind: str, stays: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, words = left_by_another_process(tmp_path, "a1", "a2")
+    if kind != "text":
+        (tmp_path / kind).mkdir()
+        old = old.rename(tmp_path / kind / "a1")
+    with (old / "rows.f32").open("ab") as file:
+        file.truncate(100 * ROW)
+    monkeypatch.setenv("DUAL_BENCH_CACHE_LIMIT", f"{36 * ROW}")
+    filled(tmp_path, "b3")
+    assert (old.exists(), words.exists()) == (stays, True)  # what stays does not count
+    monkeypatch.setenv("DUAL_BENCH_CACHE_LIMIT", "1 B")
+    mine = filled(tmp_path, "b4", kind="audio")
+    assert sorted(path.name for path in mine.iterdir() if path.name != "lock") == ["index.npz", "rows.f32"]
+    filled(tmp_path, "b3")
+    assert (old.exists(), words.exists(), mine.exists()) == (stays, False, True)
+
+
+def test_nothing_of_dead_processes_piles_up(tmp_path: Path) -> None:
+    for _ in range(2):
+        (folder,) = left_by_another_process(tmp_path, "a1")
+    left_by_another_process(tmp_path, "a2")
+    assert len(list(folder.glob("*.user"))) == 1
+    assert len(list((tmp_path / "users").iterdir())) == 1
+    filled(tmp_path, "a1")
+    (mine,) = (tmp_path / "users").iterdir()
+    assert [mark.stem for mark in folder.glob("*.user")] == [mine.stem]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_a_cache_that_cannot_be_written_to_can_be_read(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_by_another_process(tmp_path, "a1", "a2")
+    monkeypatch.setenv("DUAL_BENCH_CACHE_LIMIT", "1 B")
+    opened = os.open
+
+    def refuse(path: str, flags: int, *rest: int) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(code, os.strerror(code), str(path))
+        return opened(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", refuse)
+    before = sorted(tmp_path.rglob("*"))
+
+    def never(positions: list[int]) -> list[tuple[int, NDArray[np.float32]]]:
+        raise AssertionError(positions)
+
+    found, encoded = cached(tmp_path / "text" / "a1", 256, [content_key("a1")], never)
+    assert (found[0] == 1).all()
+    assert encoded == 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_cannot_be_removed_stays_and_the_rest_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, gone = left_by_another_process(tmp_path, "a1", "a2")
+    monkeypatch.setenv("DUAL_BENCH_CACHE_LIMIT", "1 B")
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path == kept:
+            raise PermissionError(errno.EACCES, "it is open", str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    filled(tmp_path, "b3")
+    assert (kept.exists(), gone.exists()) == (True, False)
+
+
+def test_a_lock_is_removed_when_it_is_held_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left_by_another_process(tmp_path, "a1")
+    (lock,) = (tmp_path / "users").iterdir()
+    unlink = Path.unlink
+
+    def watched(path: Path, missing_ok: bool = False) -> None:
+        with FileLock(path, timeout=0):
+            pass
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    filled(tmp_path, "b2")
+    assert not lock.exists()
 
 
 def test_a_store_that_was_half_removed_is_removed_and_made_anew(
