@@ -1,7 +1,7 @@
 """What models read, and how batches of it are made: gathered from memory maps, nothing is ever held whole on the CPU.
 
-A model that looks at voice and face through ``time_grid`` alone says so (``types.Model.bins``). What is longer than its
-bins is averaged onto them once, for all of its trainings, and not in every batch anew.
+A model that looks at voice and face through ``time_grid`` alone says so (``time_bins`` of ``types.Model``). What is
+longer than its bins is averaged onto them once, for all of its trainings, and not in every batch anew.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def binned(
     longer = np.flatnonzero(ragged.lengths > bins)
     if not len(longer):
         return ragged
-    key = content_key("bins", str(bins), identity)
+    key = content_key("bins 1", str(bins), identity)
     all_true = torch.ones(1, int(ragged.lengths.max()), dtype=torch.bool)
 
     def make(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:

@@ -85,23 +85,28 @@ def trained(job: Job) -> tuple[list[nn.Module], Resident, list[training.Fit]]:
     parts = (resident, job.train, job.validation, job.task, training.settings_for(job.settings, job.training))
     if len(modules) == 1:
         return modules, resident, [training.fit(modules[0], *parts, *job.streams[0], absent=job.absent)]
-    modules, fits = training.fit_stacked(modules, *parts, job.streams, job.absent)
-    return modules, resident, fits
+    return modules, resident, training.fit_stacked(modules, *parts, job.streams, job.absent)
 
 
 def work(job: Job) -> list[Outcome]:
     """Train the models and ask them everything; an outcome for each stream."""
     with training.exact_repeats(job.device, THREADS):
         modules, resident, fits = trained(job)
-        return [_asked(job, module, resident, fit) for module, fit in zip(modules, fits, strict=True)]
+        began = time.perf_counter()
+        scores = training.predict_all(modules, resident, job.task, job.queries)
+        share = (time.perf_counter() - began) / len(modules)
+        each = zip(modules, fits, scores, strict=True)
+        return [_asked(job, module, resident, fit, found, share) for module, fit, found in each]
 
 
-def _asked(job: Job, module: nn.Module, resident: Resident, fit: training.Fit) -> Outcome:
+def _asked(
+    job: Job, module: nn.Module, resident: Resident, fit: training.Fit, scores: NDArray[np.float32], seconds: float
+) -> Outcome:
+    """What a trained model is asked besides its ``scores``, which took ``seconds``."""
     began = time.perf_counter()
-    scores = training.predict(module, resident, job.task, job.queries)
     encoder = _encoder(job.encoder, job.device)
     worst = None if job.attack is None else attack(module, resident, job.task, job.attack, encoder)
     certificate = certify(module, resident, np.unique(job.queries.rows))
     probed = None if job.probe is None else probe(module, resident, job.task, job.probe)
-    seconds = time.perf_counter() - began
+    seconds += time.perf_counter() - began
     return Outcome(scores, worst, certificate, probed, fit, parameter_count(module), seconds)

@@ -1,4 +1,4 @@
-"""How many seeds to train stacked: a short measurement on this machine, made once and kept.
+"""Whether seeds are trained all stacked, or one by one: a short measurement on this machine, made once and kept.
 
 What is measured is the time that trainings take, not what they find; nothing of a corpus but its widths is in it. The
 number is part of the plan's digest, as rounding depends on it, and it stays: the same machine is not asked twice.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -52,8 +53,8 @@ class Measured(BaseModel):
     def __str__(self) -> str:
         chosen = f"packs of {self.pack}" if self.pack > 1 else "one by one"
         return (
-            f"seeds are trained {chosen}: a short training of {self.seeds} seeds of every model took an estimated "
-            f"{self.alone:.2f} s one by one, {self.stacked:.2f} s stacked"
+            f"seeds are trained {chosen}: short trainings of {self.seeds} seeds of every model that can be stacked "
+            f"would take some {self.alone:.2f} s one by one, {self.stacked:.2f} s stacked"
         )
 
 
@@ -83,7 +84,7 @@ def _known(
 ) -> Measured:
     """What was measured before for these models on this machine, or is now."""
     card = torch.cuda.get_device_name() if device == "cuda" else device
-    machine = (platform.processor(), platform.machine(), cores(), torch.__version__, card)
+    machine = (platform.node(), cores(), card, torch.__version__, metadata.version("dual-bench"))
     models = [(variant.model, repr(variant.settings)) for variant in chosen]
     seeds, others = min(plan.seeds, _LARGEST), len(plan.regimes) * folds
     about = (machine, models, seeds, others, widths, task.outputs, plan.training.batch_size)
@@ -124,7 +125,7 @@ def _times(
     def made(steps: int, width: int) -> Ragged:
         return Ragged.pack([rng.standard_normal((steps, width), np.float32) for _ in rows])
 
-    bins = int(getattr(first, "bins", 0)) or 16
+    bins = int(getattr(first, "time_bins", 0)) or 16
     inputs = Inputs(made(bins, widths.audio), made(bins, widths.vision), made(_WORDS, widths.text))
     targets = (rows % max(task.outputs, 2)).astype(np.float64)
     part = training.Examples(rows, rows[None], targets)

@@ -356,7 +356,20 @@ def check(plan: Plan, corpus: Corpus) -> Plan:
     name = plan.metric or usable[0].name
     if METRICS.load(name).task != corpus.task.kind:
         raise UserError(f"metric '{name}' is not for {corpus.task.kind}{did_you_mean(name, [m.name for m in usable])}")
-    return plan.model_copy(update={"metric": name})
+    return plan.model_copy(update={"metric": name, "training": _packed(plan)})
+
+
+def _packed(plan: Plan) -> TrainingSettings:
+    """The settings of training, with no larger packs than there are seeds; UserError where no model can be stacked."""
+    size = plan.training.pack
+    if size == "auto" or size == 1:
+        return plan.training
+    if not any(variant.spec.stackable for variant in variants(plan)):
+        able = [name for name in MODELS.entries if spec_of(name, MODELS.load(name)).stackable]
+        raise UserError(
+            f"pack = {size}, but none of the models can be trained stacked ({', '.join(able)} can); leave it out"
+        )
+    return plan.training.model_copy(update={"pack": min(size, plan.seeds)})
 
 
 def cells(

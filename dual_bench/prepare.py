@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from dual_bench import schema, training
 from dual_bench.catalog import did_you_mean
@@ -16,7 +18,8 @@ from dual_bench.features.cache import cached, content_key
 from dual_bench.features.encoder import DEFAULTS, Encoder, Encoders, encode_in_batches, encoders_of
 from dual_bench.features.text import sentence_distances
 from dual_bench.inputs import Inputs, Scale, binned, feature_scale
-from dual_bench.job import Job
+from dual_bench.job import THREADS, Job
+from dual_bench.models.spec import ModelSpec
 from dual_bench.packing import settled
 from dual_bench.plan import Cell, Plan, cells, check, depends_on_model, load_corpus, plan_digest, quantities
 from dual_bench.preset import Preset, read_preset
@@ -129,22 +132,24 @@ def encode_all(asked: Asked, cache: Path, report: Report = in_silence) -> Encode
     built = {(cell.variant.model, repr(cell.settings)): cell for cell in asked.wanted}
     read: dict[int, frozenset[Modality]] = {0: frozenset()}
     for cell in built.values():  # settings that cannot be built are found before anything is written
-        count = _bins(cell, whole, corpus.task)
+        count = _bins(cell.variant.spec, cell.settings, whole.widths, corpus.task)
         read[count] = read.get(count, frozenset()) | cell.variant.reads
+    with training.exact_repeats("cpu", THREADS):
+        inputs = {count: _averaged(asked, whole, count, read[count], cache, report) for count in sorted(read)}
     return Encoded(
         **vars(asked),
         words=words,
         measured=words.table.assign(cosine=cosine),
-        inputs={count: _averaged(asked, whole, count, read[count], cache, report) for count in sorted(read)},
+        inputs=inputs,
         scales=tuple(_scales(whole, fold.train, frozenset().union(*read.values())) for fold in corpus.folds),
         encoded=audio[1] + vision[1] + texts,
     )
 
 
-def _bins(cell: Cell, whole: Inputs, task: Task) -> int:
-    """How many bins the cell's model averages voice and face onto; 0 where it does not say so."""
-    module = training.build(cell.variant.spec, cell.settings, whole.widths, task, "bins")
-    return int(getattr(module, "bins", 0))
+@cache
+def _bins(spec: ModelSpec, settings: BaseModel, widths: Widths, task: Task) -> int:
+    """How many bins a model averages voice and face onto; 0 where it does not say so."""
+    return int(getattr(training.build(spec, settings, widths, task, "bins"), "time_bins", 0))
 
 
 def _averaged(asked: Asked, whole: Inputs, bins: int, read: frozenset[Modality], cache: Path, report: Report) -> Inputs:
@@ -195,7 +200,7 @@ def _encoded(corpus: Corpus, modality: Modality, encoder: Encoder, cache: Path, 
 def training_job(ready: Encoded, cell: Cell, streams: Sequence[tuple[str | int, ...]]) -> Job:
     """What the cell sees in training, once for each stream, and nothing of the test part."""
     corpus, words, fold, whole = ready.corpus, ready.words, ready.corpus.folds[cell.fold], ready.inputs[0]
-    bins = _bins(cell, whole, corpus.task)
+    bins = _bins(cell.variant.spec, cell.settings, whole.widths, corpus.task)
     return Job(
         cell.variant.spec,
         cell.settings,

@@ -7,8 +7,7 @@ own loss alone. So it learns what it would alone, but for rounding, which depend
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -25,7 +24,6 @@ class Stack(nn.Module):
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.template = deepcopy(modules[0])
         self.inner = _stacked(modules)
 
     def forward(self, batch: Batch) -> Output:
@@ -36,26 +34,14 @@ class Stack(nn.Module):
         """The parameters of one module, by the names that they have there."""
         return {name: value[number].detach().clone() for name, value in self.inner.named_parameters()}
 
-    def apart(self, states: Sequence[dict[str, Tensor]]) -> list[nn.Module]:
-        """Modules of their own with these parameters."""
-        found = []
-        for state in states:
-            module = deepcopy(self.template)
-            module.load_state_dict(module.state_dict() | state)
-            found.append(module)
-        return found
-
-    @contextmanager
-    def seeded(self, streams: Sequence[tuple[str | int, ...]]) -> Iterator[None]:
-        """Dropout inside the block: each module draws from the stream that it would have alone."""
-        generators = []
-        for stream in streams:
-            device = next(self.inner.parameters()).device
-            generators.append(torch.Generator(device).manual_seed(seed_of(*stream)))
+    def seed(self, streams: Sequence[tuple[str | int, ...]]) -> None:
+        """From now on the dropout of each module draws from a stream of its own: on the CPU, what it would draw alone.
+        The kernels of an accelerator draw in another order; there the masks are others, and as likely."""
+        device = next(self.inner.parameters()).device
+        generators = [torch.Generator(device).manual_seed(seed_of(*stream)) for stream in streams]
         for module in self.inner.modules():
             if isinstance(module, _Dropout):
                 module.generators = generators
-        yield
 
 
 def _stacked(modules: Sequence[nn.Module]) -> nn.Module:
@@ -64,6 +50,9 @@ def _stacked(modules: Sequence[nn.Module]) -> nn.Module:
     known = {nn.Linear: _Linear, nn.LayerNorm: _LayerNorm, nn.LSTM: _Lstm, nn.Dropout: _Dropout}
     if type(first) in known:
         return known[type(first)](modules)
+    torchs_own = type(first).__module__.startswith("torch.") and not list(first.children())
+    if torchs_own and (first.state_dict() or hasattr(first, "p")):
+        raise ValueError(f"a {type(first).__name__} cannot be stacked; {', '.join(k.__name__ for k in known)} can")
     found = deepcopy(first)
     for name, _ in first.named_children():
         setattr(found, name, _stacked([getattr(module, name) for module in modules]))
@@ -73,6 +62,8 @@ def _stacked(modules: Sequence[nn.Module]) -> nn.Module:
 
 
 def _together(modules: Sequence[nn.Module], name: str) -> nn.Parameter:
+    if getattr(modules[0], name) is None:
+        raise ValueError(f"a {type(modules[0]).__name__} without {name} cannot be stacked")
     return nn.Parameter(torch.stack([getattr(module, name).detach() for module in modules]))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -70,7 +70,8 @@ class TrainingSettings(BaseModel):
     """Weight each class by its inverse frequency in the training part (mean weight of an utterance is 1)."""
     pack: Annotated[int | Literal["auto"], BeforeValidator(_pack)] = 1
     """How many seeds of a model are trained stacked (``stacked``), where it can be: seeds 0 to pack - 1, and so on. It
-    changes rounding, and thus the results a little. ``auto``: as many as a short measurement finds best (``packing``).
+    changes rounding, and thus the results a little. ``auto``: all or 1, whichever a short measurement finds faster
+    (``packing``).
     """
     bucketing: bool = False
     """Whether a batch is made of utterances of like length: less padding, but no longer any utterance with any other.
@@ -194,15 +195,19 @@ def fit_stacked(
     settings: TrainingSettings,
     streams: Sequence[tuple[str | int, ...]],
     absent: float = 0.0,
-) -> tuple[list[nn.Module], list[Fit]]:
-    """The same for modules of one shape together, each with its stream, by a ``Stack``: what ``fit`` would make of each
-    but for rounding. The seconds of each are its share."""
-    stack = Stack(modules).to(resident.device)
+) -> list[Fit]:
+    """The same for modules of one shape together, each with its stream, by a ``Stack``: on the CPU what ``fit`` would
+    make of each, but for rounding. The seconds of each are its share. UserError where they cannot be stacked."""
+    try:
+        stack = Stack(modules).to(resident.device)
+    except ValueError as error:
+        raise UserError(f"{type(modules[0]).__name__} cannot be trained in packs: {error}") from None
     course = _Course(stack, resident, train, validation, task, settings, tuple(streams), absent)
-    with stack.seeded([("dropout", *stream) for stream in streams]):
-        kept = _run(course)
-    found = stack.apart([one.state for one in kept])
-    return found, [replace(one.fit, seconds=one.fit.seconds / len(kept)) for one in kept]
+    stack.seed([("dropout", *stream) for stream in streams])
+    kept = _run(course)
+    for module, one in zip(modules, kept, strict=True):
+        module.load_state_dict(module.state_dict() | one.state)
+    return [replace(one.fit, seconds=one.fit.seconds / len(kept)) for one in kept]
 
 
 @dataclass(frozen=True)
@@ -222,6 +227,11 @@ class _Course:
     @property
     def stacked(self) -> bool:
         return isinstance(self.module, Stack)
+
+    @property
+    def exact(self) -> torch.dtype:
+        """In which losses are summed: mps has no float64."""
+        return torch.float32 if self.resident.device == "mps" else torch.float64
 
     @cached_property
     def optimiser(self) -> torch.optim.Optimizer | None:
@@ -322,7 +332,7 @@ def _train_epoch(course: _Course, epoch: int) -> list[dict[str, float]]:
             _clip(module, settings.clip)
             optimiser.step()
         for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + value.detach().double() * chosen.shape[-1]
+            sums[name] = sums.get(name, 0.0) + value.detach().to(course.exact) * chosen.shape[-1]
     means = {name: (total / len(train.rows)).reshape(-1).tolist() for name, total in sums.items()}
     return [dict(zip(means, each, strict=True)) for each in zip(*means.values(), strict=True)]
 
@@ -365,11 +375,11 @@ def _validate(course: _Course) -> list[float]:
     part, n = course.validation, len(course.validation.rows)
     rngs = [generator("absent in validation", *stream) for stream in course.streams]  # the same in every epoch
     readings = np.repeat(part.texts, course.settings.noisy_validation_texts if course.absent else 1, axis=0)
-    total = torch.zeros(len(course.streams), dtype=torch.float64, device=course.resident.device)
+    total = torch.zeros(len(course.streams), dtype=course.exact, device=course.resident.device)
     for texts in readings:
         for chosen in chunks(n):
             found = _losses(course, part.rows[chosen], texts[chosen], part.targets[chosen], rngs)
-            total += found["task"].double() * len(texts[chosen])
+            total += found["task"].to(course.exact) * len(texts[chosen])
     return (total / (n * len(readings))).tolist()
 
 
@@ -393,7 +403,7 @@ def _losses(
         batch = without(batch, absent)
     with autocast(device):
         output = answer(course.module, batch)
-    target = torch.from_numpy(targets).to(device).expand(output.logits.shape[:-1])
+    target = torch.from_numpy(targets.astype(np.float32)).to(device).expand(output.logits.shape[:-1])
     parts = {"task": task_loss(course.task, output.logits, target, course.class_weights)}
     parts |= {name: value for name, (_, value) in output.auxiliary.items()}
     weighted = [weight * value for weight, value in output.auxiliary.values()]
@@ -436,26 +446,34 @@ def autocast(device: str) -> torch.autocast:
     return torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
 
 
-@torch.no_grad()
 def predict(module: Any, resident: Resident, task: Task, queries: Queries) -> NDArray[np.float32]:
-    """Scores (n, K) of each pair: class probabilities, or the value held within the task's range.
+    """Scores (n, K) of each pair: class probabilities, or the value held within the task's range."""
+    (scores,) = predict_all([module], resident, task, queries)
+    return cast("NDArray[np.float32]", scores)
+
+
+@torch.no_grad()
+def predict_all(modules: Sequence[Any], resident: Resident, task: Task, queries: Queries) -> NDArray[np.float32]:
+    """The same of several modules of one kind (M, n, K): what they read is gathered once for all of them.
 
     A model with a trunk pays for each utterance once, however many texts it is asked about.
     """
-    module.eval()
     rows, which = np.unique(queries.rows, return_inverse=True)
     if "text" not in resident.reads and len(rows) < len(queries.rows):
-        return predict(module, resident, task, Queries(rows, np.zeros_like(rows)))[which]
-    scores = np.empty((len(queries.rows), task.outputs), np.float32)
-    states = trunk_states(module, resident, rows)
+        return predict_all(modules, resident, task, Queries(rows, np.zeros_like(rows)))[:, which]
+    scores = np.empty((len(modules), len(queries.rows), task.outputs), np.float32)
+    states = [trunk_states(module.eval(), resident, rows) for module in modules]
     for chosen in chunks(len(queries.rows)):
-        with autocast(resident.device):
-            if states is None:
-                logits = answer(module, resident.batch(queries.rows[chosen], queries.texts[chosen])).logits
-            else:
-                state = states[torch.from_numpy(which[chosen]).to(resident.device)]
-                logits = module.decode(state, *resident.text(queries.texts[chosen]))
-        scores[chosen] = scores_of(task, logits).cpu().numpy()
+        asked = queries.rows[chosen], queries.texts[chosen]
+        read = resident.batch(*asked) if states[0] is None else resident.text(asked[1])
+        met = torch.from_numpy(which[chosen]).to(resident.device)
+        for number, (module, state) in enumerate(zip(modules, states, strict=True)):
+            with autocast(resident.device):
+                if isinstance(read, Batch):
+                    logits = answer(module, read).logits
+                else:
+                    logits = module.decode(cast(Tensor, state)[met], *read)
+            scores[number, chosen] = scores_of(task, logits).cpu().numpy()
     return scores
 
 

@@ -376,8 +376,8 @@ class Model(Protocol):
 
     ``modalities`` are those it reads; all three, where it does not say. In place of an ``Output``, ``forward`` may give
     bare logits (B, K). One that looks at voice and face through ``models.layers.time_grid`` alone may say onto how many
-    ``bins`` (1: through their means): they are then averaged once, and not in every batch. A model whose text enters
-    late may say ``text_enters_late = True`` and offer
+    ``time_bins`` (1: through their means): they are then averaged once, and not in every batch. A model whose text
+    enters late may say ``text_enters_late = True`` and offer
     ``trunk(batch) -> state`` (a tensor with B rows) and ``decode(state, text, text_mask) -> logits``, with ``forward``
     exactly ``decode(trunk)``; a grid of text conditions then pays for the trunk once. It may further offer
     ``certify(state) -> (logits, radius)``, the logits (B, K) without text and how far any text can move each of them,

@@ -156,7 +156,7 @@ class ForgetsATensor(Plain):
 
 
 class TakesTheLargest(Plain):
-    bins = 3
+    time_bins = 3
 
     def pooled(self, sequence: Tensor, mask: Tensor) -> Tensor:
         return sequence.masked_fill(~mask[:, :, None], 0.0).amax(dim=1)

@@ -17,7 +17,7 @@ from dual_bench import packing
 from dual_bench.catalog import MODELS
 from dual_bench.inputs import Inputs, Resident, binned, feature_scale
 from dual_bench.models.layers import time_grid
-from dual_bench.plan import Plan, read_plan
+from dual_bench.plan import Plan, check, load_corpus, read_plan
 from dual_bench.seeding import generator
 from dual_bench.stacked import Stack
 from dual_bench.training import (
@@ -30,6 +30,7 @@ from dual_bench.training import (
     fit,
     fit_stacked,
     predict,
+    predict_all,
 )
 from dual_bench.types import MODALITIES, DualBenchError, Ragged, Task, UserError, Widths
 
@@ -61,10 +62,11 @@ def both(inputs: Inputs, shared: TrainingSettings, seeds: int, absent: float = 0
         alone = [build(spec, own, WIDTHS, TASK, *stream) for stream in streams]
         fits = [fit(module, *known, *stream, absent=absent) for module, stream in zip(alone, streams, strict=True)]
         fresh = [build(spec, own, WIDTHS, TASK, *stream) for stream in streams]
-        together, others = fit_stacked(fresh, *known, streams, absent)
+        others = fit_stacked(fresh, *known, streams, absent)
         asked = Queries(np.tile(ROWS, 2), np.concatenate([ROWS, ROWS[::-1]]))
-        scores = [[predict(module, resident, TASK, asked) for module in each] for each in (alone, together)]
-    return fits, others, np.array(scores[0]), np.array(scores[1])
+        scores = [predict_all(each, resident, TASK, asked) for each in (alone, fresh)]
+        assert np.array_equal(scores[1][0], predict(fresh[0], resident, TASK, asked))
+    return fits, others, *scores
 
 
 def test_300_steps_of_three_seeds_stacked_agree_with_separate_training(inputs: Inputs) -> None:
@@ -108,17 +110,28 @@ def test_a_stack_whose_loss_is_not_a_number_stops_with_advice(inputs: Inputs) ->
         both(inputs, TrainingSettings(epochs=30, learning_rate=1e18, clip=1e30), 2)
 
 
-def test_a_layer_that_cannot_be_stacked_is_refused() -> None:
-    with pytest.raises(ValueError, match="one layer and one direction"):
-        Stack([nn.LSTM(3, 4, bidirectional=True) for _ in range(2)])
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (lambda: nn.LSTM(3, 4, bidirectional=True), "one layer and one direction"),
+        (lambda: nn.BatchNorm1d(3), "a BatchNorm1d cannot be stacked; Linear, LayerNorm, LSTM, Dropout can"),
+        (lambda: nn.AlphaDropout(0.1), "a AlphaDropout cannot be stacked"),
+        (lambda: nn.Linear(3, 4, bias=False), "a Linear without bias cannot be stacked"),
+    ],
+)
+def test_a_layer_that_cannot_be_stacked_is_refused(layer: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Stack([nn.Sequential(layer()) for _ in range(2)])
 
 
-def test_a_stack_gives_back_the_modules_it_was_made_of() -> None:
+def test_a_stack_holds_the_weights_it_was_made_of_and_no_others() -> None:
     spec = MODELS.load("dual")
     modules = [build(spec, spec.settings(width=8), WIDTHS, TASK, seed) for seed in range(3)]
     stack = Stack(modules)
-    for module, same in zip(modules, stack.apart([stack.state_of(i) for i in range(3)]), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(module.parameters(), same.parameters(), strict=True))
+    assert sum(p.numel() for p in stack.parameters()) == sum(p.numel() for m in modules for p in m.parameters())
+    for number, module in enumerate(modules):
+        found = stack.state_of(number)
+        assert all(torch.equal(value, found[name]) for name, value in module.named_parameters())
 
 
 # ------------------------------------------------------------------------------------------------ packs
@@ -143,6 +156,14 @@ def test_a_pack_is_chosen_by_what_was_measured_and_the_measurement_is_kept(
     assert other.training.pack == 1
     assert "one by one" in said
     assert packing.settled(plan(models=["mult"], training={"pack": "auto"}), *about)[0].training.pack == 1
+
+
+def test_a_pack_is_no_larger_than_there_are_seeds_and_not_for_models_that_cannot_be_stacked() -> None:
+    corpus = load_corpus("synthetic:utterances=60", Path("unused"))
+    assert check(plan(models=["dual", "mult"], seeds=3, training={"pack": 8}), corpus).training.pack == 3
+    assert check(plan(models=["mult"], seeds=3, training={"pack": 1}), corpus).training.pack == 1
+    with pytest.raises(UserError, match=r"none of the models can be trained stacked \(dual, concat, .* can\)"):
+        check(plan(models=["mult"], training={"pack": 8}), corpus)
 
 
 def test_the_measurement_times_both_ways(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from dual_bench.training import (
     fit,
     fit_stacked,
     predict,
+    predict_all,
     scores_of,
 )
 from dual_bench.types import MODALITIES, SUBSETS, Batch, Modality, Output, Ragged, Task, Widths
@@ -198,7 +199,7 @@ def absent(subject: Subject) -> str | None:
 def bins(subject: Subject) -> str | None:
     for task in (CLASSES, VALUE):
         module, batch = subject.made(task), made_batch(audio=40, vision=30)
-        if not (count := int(getattr(module, "bins", 0))):
+        if not (count := int(getattr(module, "time_bins", 0))):
             raise SkippedError("it does not say onto how many bins it averages")
         averaged: dict[str, Any] = {}
         for m in ("audio", "vision"):
@@ -209,12 +210,21 @@ def bins(subject: Subject) -> str | None:
             short[:, :count] += torch.where(longer[:, None, None], time_grid(sequence, mask, count), 0.0)
             shorter = torch.where(longer[:, None], torch.arange(steps) < count, mask[:, :steps])
             averaged |= {m: short, f"{m}_mask": shorter}
-        if (worst := _apart(_logits(module, batch), _logits(module, replace(batch, **averaged)))) > _NEAR:
+        pairs = [(_logits(module, one), *_in_training(module, one)) for one in (batch, replace(batch, **averaged))]
+        if (worst := max(_apart(*pair) for pair in zip(*pairs, strict=True))) > _NEAR:
             return (
-                f"voice and face averaged onto its {count} bins before it sees them give other logits (largest "
-                f"difference {worst:.2g}); look at them through time_grid alone, or do not set `bins`"
+                f"voice and face averaged onto its {count} bins before it sees them give other logits or losses "
+                f"(largest difference {worst:.2g}); look at them through time_grid alone, or do not set `time_bins`"
             )
     return None
+
+
+def _in_training(module: nn.Module, batch: Batch) -> list[Tensor]:
+    """Logits and auxiliary losses in training, of the same random numbers each time."""
+    with torch.no_grad(), torch_stream("contract bins"):
+        found = answer(module.train(), batch)
+    module.eval()
+    return [found.logits, *(value for _, value in found.auxiliary.values())]
 
 
 def stacks(subject: Subject) -> str | None:
@@ -230,9 +240,9 @@ def stacks(subject: Subject) -> str | None:
             resident = Resident(inputs, rows, modalities_of(made[0][0]), "cpu")
             for module, stream in zip(made[0], streams, strict=True):
                 fit(module, resident, part, part, task, settings, *stream)
-            together, _ = fit_stacked(made[1], resident, part, part, task, settings, streams)
-            pairs = [[predict(m, resident, task, Queries(rows, rows)) for m in each] for each in (made[0], together)]
-        if (worst := float(np.abs(np.array(pairs[0]) - np.array(pairs[1])).max())) > _NEAR:
+            fit_stacked(made[1], resident, part, part, task, settings, streams)
+            pairs = [predict_all(each, resident, task, Queries(rows, rows)) for each in made]
+        if (worst := float(np.abs(pairs[0] - pairs[1]).max())) > _NEAR:
             return (
                 f"trained stacked it gives other scores than alone (largest difference {worst:.2g}); count dimensions "
                 "from the last, keep utterances apart, and let parameters broadcast over the dimensions before them"

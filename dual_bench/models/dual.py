@@ -246,7 +246,7 @@ class Dual(nn.Module):
         self.modalities = modalities(s)
         self.text_enters_late = s.text_path != "early"
         self.outputs = task.outputs
-        self.bins = s.steps
+        self.time_bins = s.steps
         d = s.width
         self.static_a = StaticPath(widths.audio, d if s.sdm else 2 * d, s.steps, s.nonlinear_alignment)
         self.static_v = StaticPath(widths.vision, d if s.vdm else 2 * d, s.steps, s.nonlinear_alignment)

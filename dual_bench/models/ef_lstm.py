@@ -41,7 +41,7 @@ class EfLstm(nn.Module):
         super().__init__()
         s = settings
         self.modalities: frozenset[Modality] = frozenset(MODALITIES)
-        self.bins = s.steps
+        self.time_bins = s.steps
         self.steps = s.steps
         self.lstm = nn.LSTM(widths.audio + widths.vision + widths.text, s.width, s.layers, batch_first=True)
         self.head = nn.Sequential(

@@ -140,7 +140,7 @@ class EmtDlfr(nn.Module):
     def __init__(self, widths: Widths, task: Task, settings: EmtDlfrSettings) -> None:
         super().__init__()
         self.settings, self.task = settings, task
-        self.bins = settings.steps
+        self.time_bins = settings.steps
         d, joined = settings.width, len(MODALITIES) * settings.width
         self.audio = nn.LSTM(widths.audio, d, batch_first=True)
         self.vision = nn.LSTM(widths.vision, d, batch_first=True)

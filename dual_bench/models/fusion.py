@@ -25,7 +25,7 @@ class Concat(nn.Module):
     def __init__(self, widths: Widths, task: Task, settings: ConcatSettings) -> None:
         super().__init__()
         self.modalities: frozenset[Modality] = frozenset(MODALITIES)
-        self.bins = 1
+        self.time_bins = 1
         self.mlp = nn.Sequential(
             nn.Linear(widths.audio + widths.vision + widths.text, settings.width),
             nn.GELU(),

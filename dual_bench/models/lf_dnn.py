@@ -41,7 +41,7 @@ class LfDnn(nn.Module):
         super().__init__()
         s = settings
         self.modalities: frozenset[Modality] = frozenset(MODALITIES)
-        self.bins = 1
+        self.time_bins = 1
         self.networks = nn.ModuleDict({m: dense(getattr(widths, m), s.width) for m in MODALITIES})
         self.joint = nn.Sequential(
             nn.Linear(3 * s.width, s.joint_width), inference(s.joint_width, task.outputs, s.dropout)

@@ -31,7 +31,7 @@ class Linear(nn.Module):
         super().__init__()
         self.order = _named(settings)
         self.modalities = frozenset(self.order)
-        self.bins = 1
+        self.time_bins = 1
         self.layer = nn.Linear(sum(getattr(widths, m) for m in self.order), task.outputs)
 
     def forward(self, batch: Batch) -> Output:

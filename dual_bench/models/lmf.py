@@ -44,7 +44,7 @@ class Lmf(nn.Module):
         super().__init__()
         s = settings
         self.modalities: frozenset[Modality] = frozenset(MODALITIES)
-        self.bins = 1
+        self.time_bins = 1
         self.embed = Embeddings(widths, s)
         sizes = {"audio": s.audio_width + 1, "vision": s.vision_width + 1, "text": s.text_width + 1}
         # of variance 1 / (d_m + 1), so that z w keeps the size of z

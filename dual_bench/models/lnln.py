@@ -196,7 +196,7 @@ class Lnln(nn.Module):
     def __init__(self, widths: Widths, task: Task, settings: LnlnSettings) -> None:
         super().__init__()
         self.settings = s = settings
-        self.bins = s.steps
+        self.time_bins = s.steps
         self.audio, self.vision = Embedding(widths.audio, s), Embedding(widths.vision, s)
         self.text = Embedding(widths.text, s)
         self.proxy = Digest(s.tokens, s)

@@ -130,7 +130,7 @@ class Misa(nn.Module):
         super().__init__()
         s = self.settings = settings
         self.modalities: frozenset[Modality] = frozenset(MODALITIES)
-        self.bins = s.steps
+        self.time_bins = s.steps
         self.utterance = nn.ModuleDict({m: UtteranceEncoder(getattr(widths, m), s.width) for m in MODALITIES})
         self.invariant = subspace(s.width)
         self.specific = nn.ModuleDict({m: subspace(s.width) for m in MODALITIES})

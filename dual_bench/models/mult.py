@@ -116,7 +116,7 @@ class Mult(nn.Module):
         super().__init__()
         s = self.settings = settings
         self.modalities: frozenset[Modality] = frozenset(MODALITIES)
-        self.bins = s.steps
+        self.time_bins = s.steps
         self.convolutions = nn.ModuleDict(
             {m: nn.Conv1d(getattr(widths, m), s.width, s.kernel, padding="same", bias=False) for m in MODALITIES}
         )

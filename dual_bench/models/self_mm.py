@@ -159,7 +159,7 @@ class SelfMm(nn.Module):
         super().__init__()
         s, self.settings, self.task = settings, settings, task
         self.modalities = frozenset(MODALITIES)
-        self.bins = s.steps
+        self.time_bins = s.steps
         self.audio = nn.LSTM(widths.audio, s.width, batch_first=True)
         self.vision = nn.LSTM(widths.vision, s.width, batch_first=True)
         self.text = nn.Sequential(nn.Linear(widths.text, s.width), nn.ReLU())

@@ -94,7 +94,7 @@ class Tfn(nn.Module):
         super().__init__()
         s = settings
         self.modalities: frozenset[Modality] = frozenset(MODALITIES)
-        self.bins = 1
+        self.time_bins = 1
         self.embed = Embeddings(widths, s)
         products = (s.audio_width + 1) * (s.vision_width + 1) * (s.text_width + 1)
         self.read = nn.Linear(products, s.width)

@@ -114,7 +114,7 @@ class TfrNet(nn.Module):
         super().__init__()
         s = self.settings = settings
         self.modalities = frozenset(MODALITIES)
-        self.bins = s.steps
+        self.time_bins = s.steps
         self.audio, self.vision, self.text = (Stream(getattr(widths, m), s) for m in MODALITIES)
         self.head = nn.Sequential(
             nn.Linear(3 * s.width, s.width), nn.GELU(), nn.Dropout(s.dropout), nn.Linear(s.width, task.outputs)

@@ -58,7 +58,7 @@ class SequenceModel(nn.Module):
     def __init__(self, reads: tuple[Modality, ...], widths: Widths, task: Task, settings: SequenceSettings) -> None:
         super().__init__()
         self.modalities = frozenset(reads)
-        self.bins = settings.steps
+        self.time_bins = settings.steps
         self.encoders = nn.ModuleDict(
             {m: (WordEncoder if m == "text" else SignalEncoder)(getattr(widths, m), settings) for m in reads}
         )

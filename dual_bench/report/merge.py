@@ -103,8 +103,11 @@ def _differences(one: Run, other: Run) -> list[tuple[str, Any, Any]]:
 
 
 def _asked(info: RunInfo, field: str) -> Any:
-    """A field of the plan, without what makes no difference: clean text as a rate, and the order of corruptions."""
+    """A field of the plan, without what makes no difference: clean text as a rate, the order of corruptions, and how
+    many seeds were trained stacked."""
     value = info.plan.get(field)
+    if field == "training":
+        return {name: each for name, each in (value or {}).items() if name != "pack"}
     if field == "rates":
         return sorted({float(rate) for rate in value or () if float(rate) > 0})
     if field == "corruptions":

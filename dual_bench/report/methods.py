@@ -96,7 +96,9 @@ def _together(evidence: Evidence) -> str:
     pack = int(chosen.get("pack", 1))
     found = " A batch holds utterances of like length." if chosen.get("bucketing") else ""
     if pack > 1:
-        found += f" Models that can be are trained stacked, {pack} seeds at a time, which changes rounding alone."
+        found += (
+            f" Models that can be are trained stacked, {pack} seeds at a time; on the CPU this changes rounding alone."
+        )
     return found + (f" On this machine {measured}." if measured else "")
 
 
