@@ -27,7 +27,7 @@ from dual_bench.plan import Plan, read_plan
 
 CORRUPTIONS = ("word-drop", "typo", "ocr", "stutter")
 RATES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
-SMALLEST = {"utterances": 1_000, "conditions": 20, "seeds": 1}
+SMALLEST = {"utterances": 400, "conditions": 20, "seeds": 1}
 TIMES = (1, 2, 4)
 MOST = {"utterances": 1.25, "conditions": 1.25, "seeds": 1.0}
 """The largest ratio that is asked for: linear growth, give or take what repetitions differ by, and less than it."""
