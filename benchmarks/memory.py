@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -282,11 +283,24 @@ def table_of(found: Sequence[Measured]) -> Table:
 
 
 def section(found: Sequence[Measured], limit: float) -> Section:
-    about = f"Two models, {JOBS} processes that train and one that stores; {machine()}."
+    asked = tomllib.loads(STUDY)
+    epochs = asked["training"]["epochs"]
+    about = (
+        f"The study: {' and '.join(asked['models'])}, {asked['seeds']} seed, {epochs} epoch of training, regime "
+        f"{' and '.join(asked['regimes'])}, {asked['draws']} draw; conditions: clean, and "
+        f"{' and '.join(asked['corruptions'])} at rate {max(asked['rates'])}; probed, modalities taken away, and the "
+        f"report. {' / '.join(f'{part:.0%} {name}' for name, part in PARTS)}; a voice of about {SHAPES['audio'][0]} "
+        f"steps of {SHAPES['audio'][1]} numbers and a face of about {SHAPES['vision'][0]} of {SHAPES['vision'][1]}; "
+        f"words are one of {SENTENCES:,} distinct sentences, so few texts are encoded. {JOBS} processes that train "
+        f"and one that stores; {machine()}."
+    )
     limits = [Limit(f"memory held, {one.utterances:,} utterances", one.held / GIB, limit, "GiB") for one in found]
     for one in found:
         if one.share < one.utterances:
-            about += f" The {one.utterances:,} utterances share the features of {one.share:,}."
+            about += (
+                f" The {one.utterances:,} utterances share the rows of features of {one.share:,}: the file is smaller "
+                "than that many utterances would have, and more of it stays in the page cache."
+            )
     return Section("Memory", about, limits=tuple(limits), tables=(table_of(found),))
 
 

@@ -49,12 +49,12 @@ class Utterances(Dataset[Item]):
         return self.audio[i], self.vision[i], self.texts[version][i], self.targets[i]
 
 
-def sequences(ragged: Ragged, rows: IntArray, train: IntArray) -> list[Tensor]:
-    """The sequences of ``rows``, standardised by the steps of those of ``train``."""
+def standardised(ragged: Ragged, train: IntArray) -> list[Tensor]:
+    """All sequences, (T, d) each, standardised by the steps of those of the utterances ``train``."""
     steps = np.concatenate([ragged[i] for i in train])
     mean, spread = steps.mean(axis=0, dtype=np.float64), steps.std(axis=0, dtype=np.float64)
     scale = np.where(spread > 1e-6, spread, 1.0)
-    return [torch.from_numpy(((ragged[i] - mean) / scale).astype(np.float32)) for i in rows]
+    return [torch.from_numpy(((ragged[i] - mean) / scale).astype(np.float32)) for i in range(len(ragged))]
 
 
 def encoded(encoder: Any, texts: Sequence[str]) -> list[Tensor]:

@@ -4,9 +4,10 @@
 
 A study of DUAL on a corpus that is made up (``made``) is run in three sizes of each, the others as in the smallest, by
 ``dual_bench.runner.run`` with a fresh cache: texts, training, predictions and rows, everything but the report. The
-sizes take turns. The exponent is the slope of log seconds over log size: 1 is linear growth, less is cheaper by the
-dozen.
-What a study costs however small it is (processes that start, the encoder's weights) makes it lower.
+sizes take turns. What a study costs however small it is (processes that start, the encoder's weights) would hide how
+the rest grows, so it is marginal costs that are judged: what one more costs between the second size and the third.
+Of utterances and conditions it is compared with that between the first and the second, and 1 is linear growth; of
+seeds with a whole study of one seed, and less than 1 is cheaper by the dozen.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 from showing import Section, Table, arguments, shown, tell
 from timing import Limit, in_turns
 
@@ -26,10 +27,10 @@ from dual_bench.plan import Plan, read_plan
 
 CORRUPTIONS = ("word-drop", "typo", "ocr", "stutter")
 RATES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
-SMALLEST = {"utterances": 400, "conditions": 20, "seeds": 2}
+SMALLEST = {"utterances": 400, "conditions": 20, "seeds": 1}
 TIMES = (1, 2, 4)
-MOST = {"utterances": 1.1, "conditions": 1.1, "seeds": 1.0}
-"""The largest exponent that is asked for: linear growth, give or take what repetitions differ by, and less."""
+MOST = {"utterances": 1.25, "conditions": 1.25, "seeds": 1.0}
+"""The largest ratio that is asked for: linear growth, give or take what repetitions differ by, and less than it."""
 
 
 def plan_of(utterances: int, conditions: int, seeds: int) -> Plan:
@@ -50,13 +51,14 @@ def run(plan: Plan) -> None:
         runner.run(plan, Path(), folder / "cache", folder / "reports", folder / "run", "cpu")
 
 
-def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
-    """The slope of log seconds over log size.
+def marginal(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
+    """What one more costs between the first and the second of three sizes, and between the second and the third.
 
-    >>> round(exponent([1, 2, 4], [3, 12, 48]), 6)
-    2.0
+    >>> marginal([1, 2, 4], [13, 16, 28])
+    (3.0, 6.0)
     """
-    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+    (a, b, c), (first, second, third) = sizes, seconds
+    return (second - first) / (b - a), (third - second) / (c - b)
 
 
 def measure(repetitions: int, smallest: Mapping[str, int] = SMALLEST) -> Section:
@@ -69,29 +71,31 @@ def measure(repetitions: int, smallest: Mapping[str, int] = SMALLEST) -> Section
     found = in_turns(
         {"smallest": first} | {f"{unit} {size}": work for (unit, size), work in studies.items()}, repetitions
     )
-    rows, limits = [], []
+    rows, limits, fixed = [], [], []
     for unit, counts in sizes.items():
         series = [found["smallest"], *(found[f"{unit} {size}"] for size in counts[1:])]
         medians = [statistics.median(seconds) for seconds in series]
-        slopes = [exponent(counts, seconds) for seconds in zip(*series, strict=True)]
+        few, many = marginal(counts, medians)
         for size, seconds, median in zip(counts, series, medians, strict=True):
             spread = f"{shown(min(seconds))} to {shown(max(seconds))}"
             rows.append((unit, f"{size:,}", shown(median), spread, shown(median / size)))
-        more = (medians[-1] - medians[0]) / (counts[-1] - counts[0])
-        rows.append((f"{unit}, one more", "", "", "", shown(more)))
-        limits.append(
-            Limit(
-                f"exponent of the cost in {unit} ({min(slopes):.2f} to {max(slopes):.2f})",
-                exponent(counts, medians),
-                MOST[unit],
-                "",
-            )
-        )
+        for cost, (low, high) in zip((few, many), pairwise(counts), strict=True):
+            rows.append((f"{unit}, one more", f"{low:,} to {high:,}", "", "", shown(cost)))
+        if unit == "seeds":
+            limits.append(Limit("cost of one more seed, of that of a study of one", many / medians[0], MOST[unit], ""))
+        else:
+            limits.append(Limit(f"cost of one more of {unit}, many to few", many / few, MOST[unit], ""))
+        fixed.append(f"{shown(max(0.0, medians[0] - few * counts[0]))} s by {unit}")
     about = (
         f"DUAL in its default size on `made`, features of width 64, trained for three epochs; {repetitions} "
         "repetitions in turns. Where one number grows the others are "
         + ", ".join(f"{count:,} {unit}" for unit, count in smallest.items())
-        + ". Seconds by the clock of a whole run with a fresh cache, without the report."
+        + ". Seconds by the clock of a whole run with a fresh cache, without the report. Judged is what one more costs "
+        "(median seconds between the second size and the third): against that between the first and the second; for "
+        "seeds against a whole study of one seed, which has all fixed costs. What is left when the smallest size is "
+        "taken away at the cost between the first and the second: "
+        + ", ".join(fixed)
+        + "; this is what does not grow with the one number, and what does with the others is in it."
     )
     head = ("what grows", "how many", "s, median", "lowest to highest", "s for one")
     return Section("Scaling", about, limits=tuple(limits), tables=(Table("Seconds by size", head, tuple(rows)),))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -73,7 +73,8 @@ def _ratio_row(ratio: Ratio) -> tuple[str, ...]:
 
 def _limit_row(limit: Limit) -> tuple[str, ...]:
     met = "met" if limit.value <= limit.most else "not met"
-    return limit.what, f"{limit.value:.2f} {limit.unit}", f"{limit.most:g} {limit.unit}: {met}"
+    unit = f" {limit.unit}" if limit.unit else ""
+    return limit.what, f"{shown(limit.value)}{unit}", f"{limit.most:g}{unit}: {met}"
 
 
 def shown(seconds: float) -> str:
@@ -97,10 +98,11 @@ def tell(section: Section, asked: argparse.Namespace) -> None:
     """Print what was found, and write it where it was asked for."""
     console = Console()
     found = (ratio_table(section.ratios), limit_table(section.limits))
-    for table in dict.fromkeys(table for table in (*section.tables, *found) if table.rows):
+    whole = replace(section, tables=tuple(dict.fromkeys(t for t in (*section.tables, *found) if t.rows)))
+    for table in whole.tables:
         console.print(table.on_screen())
     console.print(section.about)
     if asked.out:
-        write_text(asked.out, section.as_markdown())
+        write_text(asked.out, whole.as_markdown())
     if asked.keep:
         write_text(asked.keep, SECTION.dump_json(section).decode())

