@@ -44,7 +44,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "grid": Benchmark(),
     "study": Benchmark(),
     "scaling": Benchmark(),
-    "startup": Benchmark(),
+    "startup": Benchmark(asked=("--repetitions", "3")),
     "memory": Benchmark(scratch=True, asked=("--utterances", "10000", "--share", "3000")),
     "corruptions": Benchmark("corruption-speed.md"),
     "resampling": Benchmark("resampling-speed.md"),
