@@ -185,9 +185,8 @@ def measure(count: int, repetitions: int) -> Section:
 
 
 def main() -> None:
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, repetitions=15)
     parser.add_argument("--texts", type=int, default=400, help="texts of each length (default: 400)")
-    parser.add_argument("--repetitions", type=int, default=15, help="timings of each contestant (default: 15)")
     asked = parser.parse_args()
     tell(measure(asked.texts, asked.repetitions), asked)
 

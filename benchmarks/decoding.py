@@ -194,9 +194,8 @@ def measure_all(data: Path, repetitions: int) -> Section:
 
 
 def main() -> None:
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, repetitions=9)
     parser.add_argument("data", type=Path, help="the folder of meld_clips")
-    parser.add_argument("--repetitions", type=int, default=9, help="timings of each contestant (default: 9)")
     asked = parser.parse_args()
     tell(measure_all(asked.data, asked.repetitions), asked)
 

@@ -102,9 +102,7 @@ def measure(repetitions: int) -> Section:
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("--repetitions", type=int, default=5, help="timings of each contestant (default: 5)")
-    asked = parser.parse_args()
+    asked = arguments(__doc__, repetitions=5).parse_args()
     tell(measure(asked.repetitions), asked)
 
 

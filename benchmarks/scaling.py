@@ -102,9 +102,7 @@ def measure(repetitions: int, smallest: Mapping[str, int] = SMALLEST) -> Section
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("--repetitions", type=int, default=3, help="runs of each size (default: 3)")
-    asked = parser.parse_args()
+    asked = arguments(__doc__, repetitions=3).parse_args()
     tell(measure(asked.repetitions), asked)
 
 

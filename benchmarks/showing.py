@@ -86,11 +86,14 @@ def shown(seconds: float) -> str:
     return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
 
 
-def arguments(about: str | None) -> argparse.ArgumentParser:
-    """What every benchmark can be asked."""
+def arguments(about: str | None, repetitions: int = 0) -> argparse.ArgumentParser:
+    """What every benchmark can be asked; how often, where it has ``repetitions`` by default."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="write a page of its own there, as Markdown")
     parser.add_argument("--keep", type=Path, help="write what was found there, as JSON")
+    if repetitions:
+        said = f"timings of each contestant (default: {repetitions})"
+        parser.add_argument("--repetitions", type=int, default=repetitions, help=said)
     return parser
 
 

@@ -56,9 +56,7 @@ def measure(repetitions: int) -> Section:
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("--repetitions", type=int, default=7, help="timings of each command (default: 7)")
-    asked = parser.parse_args()
+    asked = arguments(__doc__, repetitions=7).parse_args()
     tell(measure(asked.repetitions), asked)
 
 

@@ -83,7 +83,7 @@ def jobs_of(study: Encoded) -> list[Job]:
     one = Queries(fold.test[:1], study.words.test[0, fold.test[:1]])
     found = []
     for cell in {cell.training: cell for cell in study.wanted}.values():
-        streams = [(study.plan.root_seed, seed, fold.name) for seed in range(cell.pack[0], sum(cell.pack))]
+        streams = [(study.plan.root_seed, seed, fold.name) for seed in cell.packed]
         found.append(replace(training_job(study, cell, streams), queries=one))
     return found
 
@@ -270,9 +270,7 @@ def measure(repetitions: int) -> Section:
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("--repetitions", type=int, default=3, help="timings of each contestant (default: 3)")
-    asked = parser.parse_args()
+    asked = arguments(__doc__, repetitions=3).parse_args()
     torch.set_num_threads(cores())  # torch's default, whatever the environment says
     tell(measure(asked.repetitions), asked)
 

@@ -54,7 +54,7 @@ Seeds = Annotated[int | None, typer.Option(help="Trainings of each model.")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs at most.")]
 Pack = Annotated[
     str | None,
-    typer.Option(help="How many seeds of a model are trained stacked, or 'auto': as many as this machine does best."),
+    typer.Option(help="How many seeds of a model are trained stacked, or 'auto': all or 1, whichever is faster here."),
 ]
 Bucketing = Annotated[
     bool | None,

@@ -63,13 +63,11 @@ def settled(
 ) -> tuple[Plan, str]:
     """The plan with a number in the place of ``pack = "auto"``, and what was measured, in a sentence."""
     chosen = [variant for variant in variants(plan) if variant.spec.stackable]
-    seeds = min(plan.seeds, _LARGEST)
-    if not chosen or seeds < 2:
-        found = Measured(seeds=1, alone=0.0, stacked=0.0)
-    else:
+    pack, said = 1, ""
+    if chosen and plan.seeds > 1:
         found = _known(plan, chosen, folds, widths, task, device, cache, report)
-    settings = plan.training.model_copy(update={"pack": found.pack})
-    return plan.model_copy(update={"training": settings}), str(found) if found.seeds > 1 else ""
+        pack, said = found.pack, str(found)
+    return plan.model_copy(update={"training": plan.training.model_copy(update={"pack": pack})}), said
 
 
 def _known(

@@ -214,6 +214,11 @@ class Cell:
     it is not asked about clean text."""
 
     @property
+    def packed(self) -> range:
+        """The seeds of its pack."""
+        return range(self.pack[0], sum(self.pack))
+
+    @property
     def title(self) -> str:
         """What is trained, for people."""
         return f"{self.variant.system} {self.regimen.title} seed {self.seed}"

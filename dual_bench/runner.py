@@ -128,7 +128,7 @@ def _work_off(
         report("models", done, total, ", ".join(list(waiting.values())[:running]))
         for group, outcomes, queries in _outcomes(executor, jobs, groups, partial(_job, ready)):
             for cell in group:
-                _store_cell(ready, cell, outcomes[cell.seed - cell.pack[0]], queries, environment)
+                _store_cell(ready, cell, outcomes[cell.packed.index(cell.seed)], queries, environment)
             done += len(group)
             del waiting[group[0].digest]
             report("models", done, total, ", ".join(list(waiting.values())[:running]))
@@ -164,12 +164,11 @@ def _outcomes(
 def _job(ready: Prepared, group: Sequence[Cell]) -> Job:
     """What cells that share their training have to do together."""
     words, cell = ready.words, group[0]
-    seeds = range(cell.pack[0], sum(cell.pack))
     fold = ready.corpus.folds[cell.fold]
     asked = sorted({number for one in group for number in one.conditions})
     chosen = [number for number in asked if number >= len(words.test)]
     return replace(
-        training_job(ready, cell, [(ready.plan.root_seed, seed, fold.name) for seed in seeds]),
+        training_job(ready, cell, [(ready.plan.root_seed, seed, fold.name) for seed in cell.packed]),
         queries=_queries(words.test[asked[: len(asked) - len(chosen)]][:, fold.test], fold.test),
         attack=_attack(ready, fold.test, [ready.conditions[number] for number in chosen]),
         probe=_probe(ready, fold) if any(one.probed for one in group) else None,

@@ -255,9 +255,15 @@ class _Course:
         """What training knows of all utterances; a stack reads none of it."""
         if self.stacked:
             return None
-        everyone = torch.from_numpy(self.train.targets).float().to(self.resident.device)
-        places = torch.arange(len(everyone), device=everyone.device)
-        return Lesson(everyone, everyone, places, epoch, self.class_weights)
+        return Lesson(self._everyone, self._everyone, self._places, epoch, self.class_weights)
+
+    @cached_property
+    def _everyone(self) -> Tensor:
+        return torch.from_numpy(self.train.targets).float().to(self.resident.device)
+
+    @cached_property
+    def _places(self) -> Tensor:
+        return torch.arange(len(self._everyone), device=self._everyone.device)
 
 
 class _Kept:
