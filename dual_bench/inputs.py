@@ -81,15 +81,16 @@ def binned(
     cache: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Ragged:
-    """Sequences longer than ``bins`` averaged onto so many (``time_grid``), the others as they are.
+    """Sequences of two steps or more averaged onto so many ``bins`` (``time_grid``); with one bin, that is to their
+    means. What is absent stays so, and a single step stays one: it has no course that a model could look at.
 
     What is made is kept in ``cache``; ``identity`` names the sequences there. A number depends on nothing but its own
     sequence. ``progress`` is told how many of how many are made.
     """
-    longer = np.flatnonzero(ragged.lengths > bins)
-    if not len(longer):
+    moving = ragged.lengths > 1
+    if (ragged.lengths[moving] == bins).all():
         return ragged
-    key = content_key("bins 1", str(bins), identity)
+    key = content_key("bins 2", str(bins), identity)
     all_true = torch.ones(1, int(ragged.lengths.max()), dtype=torch.bool)
 
     def make(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -97,7 +98,7 @@ def binned(
             if count % 1000 == 0:
                 progress(count, len(positions))
             sequence = np.array(ragged[position])
-            if len(sequence) > bins:
+            if len(sequence) > 1:
                 sequence = time_grid(torch.from_numpy(sequence)[None], all_true[:, : len(sequence)], bins)[0].numpy()
             yield position, sequence
 

@@ -198,18 +198,16 @@ def absent(subject: Subject) -> str | None:
 
 def bins(subject: Subject) -> str | None:
     for task in (CLASSES, VALUE):
-        module, batch = subject.made(task), made_batch(audio=40, vision=30)
+        module = subject.made(task)
         if not (count := int(getattr(module, "time_bins", 0))):
             raise SkippedError("it does not say onto how many bins it averages")
+        batch = made_batch(audio=max(40, 2 * count), vision=max(30, count))
         averaged: dict[str, Any] = {}
         for m in ("audio", "vision"):
             sequence, mask = getattr(batch, m), getattr(batch, f"{m}_mask")
-            longer = mask.sum(dim=1) > count
-            steps = max(count, int(mask[~longer].sum(dim=1).max()) if (~longer).any() else 1)
-            short = torch.where(longer[:, None, None], 0.0, sequence[:, :steps])
-            short[:, :count] += torch.where(longer[:, None, None], time_grid(sequence, mask, count), 0.0)
-            shorter = torch.where(longer[:, None], torch.arange(steps) < count, mask[:, :steps])
-            averaged |= {m: short, f"{m}_mask": shorter}
+            moving = mask.sum(dim=1)[:, None] > 1
+            onto = torch.where(moving[..., None], time_grid(sequence, mask, count), sequence[:, :count])
+            averaged |= {m: onto, f"{m}_mask": moving | mask[:, :count]}
         pairs = [(_logits(module, one), *_in_training(module, one)) for one in (batch, replace(batch, **averaged))]
         if (worst := max(_apart(*pair) for pair in zip(*pairs, strict=True))) > _NEAR:
             return (
