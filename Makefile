@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 DATA ?= $(or $(DUAL_BENCH_DATA),../shared/data)
 
-.PHONY: run test check bench reference calibration clean
+.PHONY: run test check chaos bench reference calibration clean
 
 run: $(VENV)/.installed ## set up, and run the default study on the embedded corpus
 	$(BIN)/dual-bench run
@@ -30,6 +30,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) --editable '.[dev]'
 	@npm install --silent --prefix $(VENV) --no-save --no-package-lock --ignore-scripts --fetch-retries=1 axe-core@4.11.0 || echo "no axe-core: the test that uses it is skipped"
 	@touch $@
+
+chaos: $(VENV)/.installed-dev ## kill a run at fifty random moments; about fifteen minutes
+	CHAOS=50 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_chaos.py
 
 bench: $(VENV)/.installed-dev ## speeds, each as a ratio to a named alternative in the same run; what is not met does not fail it; 25 minutes
 	$(BIN)/python benchmarks/all.py --data $(DATA) --out reports/reference

@@ -31,6 +31,9 @@ DRAWS = 5
 EMOTIONS = ("neutral", "joy", "surprise", "anger", "sadness", "disgust", "fear")
 NAMES = tuple(name for name in CORRUPTIONS.entries if load(name).needs in ("nothing", "training"))
 
+RELATIVE = ("ocr", "char-swap", "word-swap", "case-punctuation")
+"""Their hits are counted relative to what rate 1 does to the same text."""
+
 WITH_LOOK_ALIKE = "abcdefghijlnopqrsuvwxyABCEFGHIJKMNOPQSTUVWXYZ"
 FILLER = re.compile(r"\b(?:uh|um|you know|I mean)\b")
 
@@ -109,15 +112,17 @@ def facts(name: str, rate: float, spoken: Sequence[Spoken], all_hit: Sequence[st
     return {"realised": float(hits / units), "wer": float(table["errors"].sum() / words.sum()), **means}
 
 
-def table_of(data: Path, names: Iterable[str]) -> pd.DataFrame:
+def table_of(
+    data: Path, names: Iterable[str], rates: Sequence[float] = RATES, severities: Sequence[int] = tuple(TARGETS)
+) -> pd.DataFrame:
     """A row for each corruption and rate, given or found for a severity (1 to 5; else 0)."""
     train, test = lines(data, "train"), lines(data, "test")
     rows = []
     for name in names:
-        all_hit = noisy(name, 1.0, test)
-        for rate in RATES:
+        all_hit = noisy(name, 1.0, test) if name in RELATIVE else [""] * (DRAWS * len(test))
+        for rate in rates:
             rows.append({"corruption": name, "severity": 0, "nominal": rate, **facts(name, rate, test, all_hit)})
-        for point in find(name, train, tuple(TARGETS), 0):
+        for point in find(name, train, severities, 0):
             line = {"corruption": name, "severity": point.severity, "nominal": point.rate, "target": point.target}
             rows.append(
                 {**line, "training_wer": point.wer, "reached": point.reached, **facts(name, point.rate, test, all_hit)}

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +21,18 @@ from rich.table import Table
 from rich.text import Text
 
 from dual_bench.cli_data import data_app
+from dual_bench.flags import (
+    Data,
+    DesignFlags,
+    Device,
+    Many,
+    PlaceFlags,
+    StudyFlags,
+    WorkFlags,
+    joined,
+    listed,
+    with_flags,
+)
 from dual_bench.screen import explained, progress, screen, tell_time
 
 if TYPE_CHECKING:
@@ -26,6 +41,7 @@ if TYPE_CHECKING:
     from dual_bench.plan import Plan
     from dual_bench.profile import Stopwatch
     from dual_bench.report.render import Rendered
+    from dual_bench.runner import Manner
     from dual_bench.schema import StudyInfo
 
 app = typer.Typer(
@@ -37,187 +53,137 @@ app = typer.Typer(
 )
 app.add_typer(data_app)
 
-Many = list[str] | None
-
-
-def _listed(text: str) -> Any:
-    return typer.Option(help=f"{text}; comma-separated, may be repeated.")
-
-
-Dataset = Annotated[str | None, typer.Option(help="A corpus from `dual-bench list`, or your manifest.csv.")]
-Regimes = Annotated[Many, _listed("What the model sees in training: clean, matched, mixed, modality-dropout")]
-Corruptions = Annotated[Many, _listed("What happens to the test words, see `dual-bench list corruptions`")]
-Rates = Annotated[Many, _listed("Nominal rates in [0, 1], or signal-to-noise ratios such as 10dB")]
-Severities = Annotated[Many, _listed("In place of rates, 1 to 5: word error rates .10 .20 .35 .50 .70")]
-Draws = Annotated[int | None, typer.Option(help="Noise draws at each rate.")]
-Seeds = Annotated[int | None, typer.Option(help="Trainings of each model.")]
-Epochs = Annotated[int | None, typer.Option(help="Epochs at most.")]
-Pack = Annotated[
-    str | None,
-    typer.Option(help="How many seeds of a model are trained stacked, or 'auto': all or 1, whichever is faster here."),
-]
-Bucketing = Annotated[
-    bool | None,
-    typer.Option("--bucketing/--no-bucketing", help="Whether utterances of like length share a batch in training."),
-]
-RootSeed = Annotated[int | None, typer.Option(help="Seed of all noise and all training.")]
-Dependency = Annotated[
-    bool | None,
-    typer.Option(
-        "--dependency/--no-dependency",
-        help="Whether every model is also asked what it says with modalities taken away or exchanged.",
-    ),
-]
-Presets = Annotated[
-    str | None, typer.Option(help="Settings that `tune` chose: auto (those that come along), none, or a FILE of yours.")
-]
-Encoding = Annotated[
+Study = Annotated[str, typer.Argument(help="A study file, or the name of one that comes along.")]
+Models = Annotated[
     Many,
     typer.Option(
-        "--encoder",
-        help="MODALITY=NAME or MODALITY=NAME:setting=value, see `dual-bench list encoders`; may be repeated.",
+        "--model",
+        "--models",
+        help="Models, NAME or NAME:setting=value, or 'all'; compared with dual, or else with the first; "
+        "comma-separated, may be repeated.",
+        rich_help_panel=DesignFlags.PANEL,
     ),
 ]
-TextBackend = Annotated[
-    str | None, typer.Option(help="What encodes the words: torch, or openvino, which is faster on a CPU.")
+Part = Annotated[
+    str | None, typer.Option(help="A part of the plan, such as 2/3; `dual-bench report` merges the folders.")
 ]
-TextPrecision = Annotated[str | None, typer.Option(help="In which precision: fp32, or bf16, which is faster.")]
-MetricName = Annotated[str | None, typer.Option(help="The primary metric.")]
-Name = Annotated[str | None, typer.Option(help="Name of the run and of its folder.")]
-Out = Annotated[Path | None, typer.Option(help="Folder of results; by default reports/NAME-DIGEST.")]
-Data = Annotated[Path, typer.Option(envvar="DUAL_BENCH_DATA", help="Folder of the real corpora.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core.")]
-Profiled = Annotated[bool, typer.Option("--profile", help="Show where the time went, and keep it in profile.json.")]
+ENGINES = ("local", "ray")
 
 
 @app.command()
+@with_flags
 def run(
-    study: Annotated[str, typer.Argument(help="A study file, or the name of one that comes along.")] = "default",
-    dataset: Dataset = None,
-    models: Annotated[
-        Many,
-        typer.Option(
-            "--model",
-            "--models",
-            help="Models, NAME or NAME:setting=value, or 'all'; compared with dual, or else with the first; "
-            "comma-separated, may be repeated.",
-        ),
-    ] = None,
-    regimes: Regimes = None,
-    corruptions: Corruptions = None,
-    rates: Rates = None,
-    severities: Severities = None,
-    draws: Draws = None,
-    seeds: Seeds = None,
-    epochs: Epochs = None,
-    pack: Pack = None,
-    bucketing: Bucketing = None,
-    root_seed: RootSeed = None,
-    dependency: Dependency = None,
-    encoder: Encoding = None,
-    text_backend: TextBackend = None,
-    text_precision: TextPrecision = None,
-    metric: MetricName = None,
-    presets: Presets = None,
-    name: Name = None,
-    out: Out = None,
-    data: Data = Path("data"),
-    device: Device = "auto",
-    jobs: Jobs = 0,
-    profile: Profiled = False,
+    study: Study = "default",
+    models: Models = None,
+    *,
+    design: DesignFlags,
+    more: StudyFlags,
+    place: PlaceFlags,
+    work: WorkFlags,
 ) -> None:
     """Train the models of a study, corrupt the test words, score, compare, and write a report."""
     with explained():
-        from dual_bench.profile import Stopwatch
-
-        watch = Stopwatch() if profile else None
+        watch = _watch(work)
         from dual_bench.plan import read_plan
 
-        given = _overrides(
-            dataset, regimes, corruptions, rates, severities, draws, seeds, root_seed, dependency, encoder
-        ) | _training(epochs, pack, bucketing)
-        given |= _text_settings(encoder, text_backend, text_precision)
-        named = {"models": _models(models), "metric": metric, "presets": presets, "name": name}
-        given |= {key: value for key, value in named.items() if value is not None}
-        if dataset is not None and metric is None:
-            given["metric"] = ""  # the study's own may not suit this corpus
-        _carry_out(read_plan(study, given), None, data, out, device, jobs, watch)
+        _carry_out(read_plan(study, _compared(models, design, more)), None, place, work, watch)
 
 
 @app.command()
+@with_flags
 def ablate(
     study: Annotated[str, typer.Argument(help="A study file, or the name of one that comes along.")],
-    dataset: Dataset = None,
-    regimes: Regimes = None,
-    corruptions: Corruptions = None,
-    rates: Rates = None,
-    severities: Severities = None,
-    draws: Draws = None,
-    seeds: Seeds = None,
-    epochs: Epochs = None,
-    pack: Pack = None,
-    bucketing: Bucketing = None,
-    root_seed: RootSeed = None,
-    dependency: Dependency = None,
-    encoder: Encoding = None,
-    text_backend: TextBackend = None,
-    text_precision: TextPrecision = None,
-    metric: MetricName = None,
-    presets: Presets = None,
     margin: Annotated[
         float | None, typer.Option(help="The smallest difference that matters, in the unit of the metric.")
     ] = None,
     primary: Annotated[
-        Many, _listed("The quantities that the expectation is about: clean, 'word-drop area', 'word-drop 1.0'")
+        Many, listed("The quantities that the expectation is about: clean, 'word-drop area', 'word-drop 1.0'")
     ] = None,
-    name: Name = None,
-    out: Out = None,
-    data: Data = Path("data"),
-    device: Device = "auto",
-    jobs: Jobs = 0,
-    profile: Profiled = False,
+    *,
+    design: DesignFlags,
+    more: StudyFlags,
+    place: PlaceFlags,
+    work: WorkFlags,
 ) -> None:
     """Train a baseline and its variants, and say which part makes a difference, which does not, and what is open."""
     with explained():
-        from dual_bench.profile import Stopwatch
-
-        watch = Stopwatch() if profile else None
+        watch = _watch(work)
         from dual_bench.ablation import read_study
 
-        given = _overrides(
-            dataset, regimes, corruptions, rates, severities, draws, seeds, root_seed, dependency, encoder
-        ) | _training(epochs, pack, bucketing)
-        given |= _text_settings(encoder, text_backend, text_precision)
-        named = {"metric": metric, "margin": margin, "primary": _joined(primary), "presets": presets, "name": name}
-        given |= {key: value for key, value in named.items() if value is not None}
+        named = {"margin": margin, "primary": joined(primary)}
+        given = more.fields(design) | {key: value for key, value in named.items() if value is not None}
         plan, record = read_study(study, given)
         screen.print(f"study: {record.where}", soft_wrap=True, highlight=False)
-        _carry_out(plan, record, data, out, device, jobs, watch)
+        _carry_out(plan, record, place, work, watch)
+
+
+@app.command("plan")
+@with_flags
+def foresee(
+    study: Study = "default",
+    models: Models = None,
+    *,
+    design: DesignFlags,
+    more: StudyFlags,
+    place: PlaceFlags,
+    shard: Part = None,
+) -> None:
+    """Say what a run or an ablation would take, before anything runs: time, disk, memory, and what is done already."""
+    with explained():
+        began = time.perf_counter()
+        from dual_bench.estimate import estimate, rows
+        from dual_bench.features.cache import default_folder
+        from dual_bench.prepare import ask
+        from dual_bench.runner import folder_of
+        from dual_bench.shards import Shard
+        from dual_bench.training import resolve_device
+
+        part = None if shard is None else Shard.parse(shard)
+        plan, record = _any_study(study, models, design, more)
+        with progress() as report:
+            asked = ask(plan, record, place.data, default_folder(), resolve_device(place.device), report)
+            folder = folder_of(asked, Path("reports"), place.out, part)
+            before = time.perf_counter() - began
+            found = estimate(asked, folder, default_folder(), place.jobs, part, before, report)
+        table = Table(title=f"{plan.name}, to {folder.path}", title_justify="left", show_header=False, box=None)
+        for what, how_much in rows(found):
+            table.add_row(what, escape(how_much))
+        screen.print(table)
 
 
 @app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run, at work or not.")],
+) -> None:
+    """Say how far a run is: who works on it, how long it will take, what failed, what was damaged."""
+    with explained():
+        from dual_bench import status as progress_of
+
+        found = progress_of.status(folder)
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        for heading in progress_of.HEADINGS:
+            table.add_column(heading, justify="left" if heading in ("system", "regime") else "right")
+        for row in progress_of.rows(found):
+            table.add_row(*map(escape, row))
+        screen.print(table)
+        for sentence in progress_of.sentences(found):
+            screen.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+@with_flags
 def tune(
-    study: Annotated[str, typer.Argument(help="A study file, or the name of one that comes along.")] = "default",
-    dataset: Dataset = None,
-    models: Annotated[Many, _listed("Models, NAME or NAME:setting=value (which stays as it is), or 'all'")] = None,
+    study: Study = "default",
+    models: Annotated[Many, listed("Models, NAME or NAME:setting=value (which stays as it is), or 'all'")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Settings that each model may try, its default first.")] = 8,
-    regimes: Regimes = None,
-    corruptions: Corruptions = None,
-    rates: Rates = None,
-    severities: Severities = None,
-    epochs: Epochs = None,
-    bucketing: Bucketing = None,
-    root_seed: RootSeed = None,
-    encoder: Encoding = None,
-    text_backend: TextBackend = None,
-    text_precision: TextPrecision = None,
+    *,
+    design: DesignFlags,
     out: Annotated[
         Path | None, typer.Option(help="The preset file; by default reports/tuning-CORPUS.toml, its trials beside it.")
     ] = None,
     data: Data = Path("data"),
     device: Device = "auto",
-    jobs: Jobs = 0,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core.")] = 0,
 ) -> None:
     """Choose the settings of every model on validation data, with as many trials for each, for --presets of a run."""
     with explained():
@@ -225,11 +191,7 @@ def tune(
         from dual_bench.features.cache import default_folder
         from dual_bench.plan import read_plan
 
-        given = _overrides(
-            dataset, regimes, corruptions, rates, severities, None, None, root_seed, None, encoder
-        ) | _training(epochs, None, bucketing)
-        given |= _text_settings(encoder, text_backend, text_precision)
-        given |= {"metric": ""} | ({} if models is None else {"models": _models(models)})
+        given = design.fields() | {"metric": ""} | ({} if models is None else {"models": _models(models)})
         with progress() as report:
             found = tuning.tune(read_plan(study, given), trials, data, default_folder(), out, device, jobs, report)
         screen.print(f"{found.trained} trials trained, {found.known} found finished.")
@@ -237,86 +199,107 @@ def tune(
         screen.print(f"presets: {found.file}", soft_wrap=True, highlight=False)
 
 
-def _overrides(
-    dataset: str | None,
-    regimes: Many,
-    corruptions: Many,
-    rates: Many,
-    severities: Many,
-    draws: int | None,
-    seeds: int | None,
-    root_seed: int | None,
-    dependency: bool | None,
-    encoders: Many,
-) -> dict[str, Any]:
-    """The fields of a study that flags replace."""
-    from dual_bench.features.encoder import by_modality
-
-    chosen = {
-        "dataset": dataset,
-        "regimes": _joined(regimes),
-        "corruptions": _joined(corruptions),
-        "rates": _joined(rates),
-        "severities": _joined(severities),
-        "draws": draws,
-        "seeds": seeds,
-        "root_seed": root_seed,
-        "dependency": dependency,
-        "encoders": None if encoders is None else by_modality(encoders),
-    }
-    return {key: value for key, value in chosen.items() if value is not None}
-
-
-def _training(epochs: int | None, pack: str | None, bucketing: bool | None) -> dict[str, Any]:
-    """The table ``training`` of a study, as far as flags replace it."""
-    given = {"epochs": epochs, "pack": pack, "bucketing": bucketing}
-    chosen = {key: value for key, value in given.items() if value is not None}
-    return {"training": chosen} if chosen else {}
-
-
-def _text_settings(encoders: Many, backend: str | None, precision: str | None) -> dict[str, dict[str, str]]:
-    """What flags set of the text encoder, whichever a study has."""
-    from dual_bench.catalog import parse_spec
-    from dual_bench.features.encoder import by_modality
-    from dual_bench.plan import TEXT_SETTINGS
+def _any_study(study: str, models: Many, design: DesignFlags, more: StudyFlags) -> tuple[Plan, StudyInfo | None]:
+    """The plan of a comparison, or of an ablation with what it asks."""
+    from dual_bench.ablation import read_study
+    from dual_bench.plan import read_fields, read_plan
+    from dual_bench.study import is_ablation
     from dual_bench.types import UserError
 
-    chosen = {key: value for key, value in (("backend", backend), ("precision", precision)) if value is not None}
-    spec = by_modality(encoders or ()).get("text", "")
-    for key, value in parse_spec(spec)[1].items():
-        if chosen.get(key, value) != value:
-            raise UserError(f"--text-{key} {chosen[key]} contradicts --encoder text={spec}; leave one of them out")
-    return {TEXT_SETTINGS: chosen} if chosen else {}
+    if not is_ablation(read_fields(study, {})[0]):
+        return read_plan(study, _compared(models, design, more)), None
+    if models is not None:
+        raise UserError(f"{study} is an ablation, which has its own models; leave --models out")
+    return read_study(study, more.fields(design))
+
+
+def _compared(models: Many, design: DesignFlags, more: StudyFlags) -> dict[str, Any]:
+    """What flags put in place of the fields of a comparison."""
+    given = more.fields(design) | ({} if models is None else {"models": _models(models)})
+    if design.dataset is not None and more.metric is None:
+        given["metric"] = ""  # the study's own may not suit this corpus
+    return given
+
+
+def _watch(work: WorkFlags) -> Stopwatch | None:
+    """A watch on the time, if one is asked for: before anything large is imported."""
+    from dual_bench.profile import Stopwatch
+
+    return Stopwatch() if work.profile else None
 
 
 def _carry_out(
-    plan: Plan,
-    study: StudyInfo | None,
-    data: Path,
-    out: Path | None,
-    device: str,
-    jobs: int,
-    watch: Stopwatch | None,
+    plan: Plan, study: StudyInfo | None, place: PlaceFlags, work: WorkFlags, watch: Stopwatch | None
 ) -> None:
     """Do what is still to do, render the report, and say where the time went if there is a watch on it."""
     from dual_bench import runner
     from dual_bench.features.cache import default_folder
+    from dual_bench.types import DualBenchError
 
-    with progress() as report:
+    with _manner(plan, place, work) as how, progress() as report:
         if watch is not None:
             report = watch.watching(report)
-        result = runner.run(plan, data, default_folder(), Path("reports"), out, device, jobs, report, study)
+        result = runner.run(
+            plan,
+            place.data,
+            default_folder(),
+            Path("reports"),
+            place.out,
+            place.device,
+            place.jobs,
+            report,
+            study,
+            how,
+        )
     elsewhere = f", {result.found} taken from other runs" if result.found else ""
     screen.print(
         f"{result.trained} models trained, {result.skipped} found finished{elsewhere}; "
         f"{result.encoded} items encoded now."
     )
-    if watch is None:
+    if watch is not None:
+        watch.begin("report")
+    if result.trained + result.skipped + result.found:
         _render(result.folder)
+    if watch is not None:
+        tell_time(watch.stages(), result)
+    if result.failed:
+        more = f"; and {len(result.failed) - 1} more" if len(result.failed) > 1 else ""
+        raise DualBenchError(
+            f"{result.failed[0]}{more}; the same command tries again, and {result.folder}/cells/*.failed.json tells "
+            "where in the code it went wrong"
+        )
+
+
+@contextmanager
+def _manner(plan: Plan, place: PlaceFlags, work: WorkFlags) -> Iterator[Manner]:
+    """How the run is to go about it; a cluster is connected to as long as the block lasts."""
+    from dual_bench.catalog import did_you_mean
+    from dual_bench.runner import Manner
+    from dual_bench.shards import Shard
+    from dual_bench.types import UserError
+
+    if work.engine not in ENGINES:
+        raise UserError(f"unknown engine '{work.engine}'{did_you_mean(work.engine, ENGINES)}")
+    idle = [flag for flag, value in (("--address", work.address), ("--gpu-share", work.gpu_share)) if value is not None]
+    if work.engine == "local" and idle:
+        raise UserError(f"{idle[0]} is for a cluster; add --engine ray, or leave it out")
+    how = Manner(
+        shard=None if work.shard is None else Shard.parse(work.shard),
+        weights=work.keep_weights,
+        fail_fast=work.fail_fast,
+        track=work.track or "",
+    )
+    if work.engine == "local":
+        yield how
         return
-    watch.begin("report")
-    _render(result.folder)
-    tell_time(watch.stages(), result)
+    from dual_bench.cluster import connected
+    from dual_bench.training import resolve_device
+
+    on_gpu = resolve_device(place.device) == "cuda"
+    if work.gpu_share is not None and not on_gpu:
+        raise UserError("--gpu-share is for models that are trained on a GPU, and there is none here; leave it out")
+    with connected(work.address or "", place.jobs, (work.gpu_share or 1.0) if on_gpu else 0.0) as engine:
+        yield replace(how, engine=engine)
 
 
 @app.command()
@@ -348,7 +331,7 @@ def report(
         from dual_bench.report.render import FORMATS, USUAL, render, render_predictions
         from dual_bench.types import UserError
 
-        chosen = _joined(formats) or list(USUAL)
+        chosen = joined(formats) or list(USUAL)
         for name in chosen:
             if name not in FORMATS:
                 raise UserError(
@@ -374,7 +357,7 @@ def report(
 @app.command()
 def preview(
     text: Annotated[str, typer.Argument(help="A sentence.")],
-    corruption: Annotated[Many, _listed("Which corruptions; by default all")] = None,
+    corruption: Annotated[Many, listed("Which corruptions; by default all")] = None,
     rate: Annotated[str, typer.Option(help="Nominal rate in [0, 1], or a signal-to-noise ratio such as 10dB.")] = "0.3",
     seed: Annotated[int, typer.Option(help="Another seed, another noise.")] = 0,
 ) -> None:
@@ -385,7 +368,7 @@ def preview(
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         for heading in ("corruption", "text", "WER", "CER", "dropped"):
             table.add_column(heading, justify="right" if heading.isupper() or heading == "dropped" else "left")
-        for found in previews(text, _joined(corruption) or (), rate, seed):
+        for found in previews(text, joined(corruption) or (), rate, seed):
             if found.measured is None:
                 table.add_row(found.name, Text(found.why_not, style="dim"))
                 continue
@@ -480,23 +463,11 @@ def main(
         sys.path.append(here)
 
 
-def _joined(values: Many) -> list[str] | None:
-    from dual_bench.catalog import split_specs
-    from dual_bench.types import UserError
-
-    if values is None:
-        return None
-    joined = [part for value in values for part in split_specs(value)]
-    if not joined:
-        raise UserError("expected names or numbers separated by commas, found an empty list; leave the flag out")
-    return joined
-
-
 def _models(values: Many) -> list[str] | None:
     from dual_bench.catalog import CATALOGS
 
-    joined = _joined(values)
-    return list(CATALOGS["models"].parts) if joined == ["all"] else joined
+    named = joined(values)
+    return list(CATALOGS["models"].parts) if named == ["all"] else named
 
 
 def _render(folder: Path) -> None:

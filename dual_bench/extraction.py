@@ -35,15 +35,16 @@ from dual_bench.datasets.extracted import (
     read_table,
 )
 from dual_bench.datasets.source import Source
-from dual_bench.features.cache import FeatureStore, content_key
+from dual_bench.features.cache import content_key
 from dual_bench.features.decode import CRASHED, pictures, write_sound
 from dual_bench.features.encoder import Encoder, PictureEncoder, encode_in_batches
 from dual_bench.features.media import Clip
 from dual_bench.features.mixing import SAMPLE_RATE
+from dual_bench.features.rows import FeatureStore
 from dual_bench.plan import installed
 from dual_bench.processes import cores, spread
 from dual_bench.store import replacing, sha256_of, write_text
-from dual_bench.types import Modality, Ragged, Report, Signal, UserError
+from dual_bench.types import Modality, Ragged, Report, Signal, UserError, telling
 
 _VERSION = "v1"
 """Of what decoding gives; raised where the same file would give something else."""
@@ -106,7 +107,7 @@ def extract(
         for modality in MEDIA:
             media = source.media.get(modality)
             if isinstance(media, Signal):
-                parts[modality] = _copied(media, modality, layout, folder)
+                parts[modality] = _copied(media, modality, layout, folder, report)
             elif media is not None and modality == "audio":
                 sounds = _sounds(media, digests, folder, jobs, report)
                 parts[modality] = _voices(sounds, audio, folder, report)
@@ -240,7 +241,7 @@ def _voices(sounds: _Sounds, encoder: Encoder, folder: Path, report: Report) -> 
     """Features of the sounds."""
     wavs = sounds.wavs
     keys = [content_key(encoder.name, key) if name else "" for key, name in zip(sounds.keys, wavs.names, strict=True)]
-    store, made = _store("audio", encoder.name, encoder.width, encoder.rate, folder)
+    store, made = _store("audio", encoder.name, encoder.width, encoder.rate, folder, report)
 
     def encode(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         items = ((position, wavs[here[position]]) for position in positions)
@@ -264,7 +265,7 @@ def _faces(
     """Features of the pictures."""
     asked = (encoder.name, encoder.rate, encoder.picture)
     keys = [_key(clip, digests, *asked, clip and (clip.start, clip.end, clip.half)) for clip in clips]
-    store, made = _store("vision", encoder.name, encoder.width, encoder.rate, folder)
+    store, made = _store("vision", encoder.name, encoder.width, encoder.rate, folder, report)
     failed: dict[str, str] = {}
 
     def encode(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -287,24 +288,27 @@ def _faces(
     return _Part(made, _found(store, kept), {i: failed[key] for i, key in enumerate(keys) if key in failed}, count)
 
 
-def _copied(signal: Signal, modality: Modality, layout: str, folder: Path) -> _Part:
+def _copied(signal: Signal, modality: Modality, layout: str, folder: Path, report: Report) -> _Part:
     """Features that the folder of the corpus holds already, in rows of our own."""
     items = [np.asarray(item, np.float32) for item in signal.items]
-    store, made = _store(modality, f"as {layout.partition(':')[0]} has them", items[0].shape[1], signal.rate, folder)
+    name, width = f"as {layout.partition(':')[0]} has them", items[0].shape[1]
+    store, made = _store(modality, name, width, signal.rate, folder, report)
     keys = [content_key(item) if len(item) else "" for item in items]
     here = [i for i, key in enumerate(keys) if key]
     count = store.fill([keys[i] for i in here], lambda positions: ((p, items[here[p]]) for p in positions))
     return _Part(made, _found(store, keys), {}, count)
 
 
-def _store(modality: Modality, name: str, width: int, rate: float, folder: Path) -> tuple[FeatureStore, Features]:
+def _store(
+    modality: Modality, name: str, width: int, rate: float, folder: Path, report: Report
+) -> tuple[FeatureStore, Features]:
     made = Features(
         folder=f"{modality}-{content_key(name, repr(width))[:12]}",
         encoder=name,
         width=width,
         rate=None if isnan(rate) else rate,
     )
-    return FeatureStore(folder / made.folder, width), made
+    return FeatureStore(folder / made.folder, width, telling(report)), made
 
 
 def _found(store: FeatureStore, keys: Sequence[str]) -> Ragged:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dual_bench.features.cache import BINS, cached, content_key
+from dual_bench.features.rows import Told, unheard
 from dual_bench.models.layers import time_grid
 from dual_bench.types import MODALITIES, Batch, IntArray, Modality, Ragged, Widths
 
@@ -80,17 +81,17 @@ def binned(
     identity: str,
     cache: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    told: Told = unheard,
 ) -> Ragged:
     """Sequences of two steps or more averaged onto so many ``bins`` (``time_grid``); with one bin, that is to their
     means. What is absent stays so, and a single step stays one: it has no course that a model could look at.
 
     What is made is kept in ``cache``; ``identity`` names the sequences there. A number depends on nothing but its own
-    sequence. ``progress`` is told how many of how many are made.
+    sequence. ``progress`` is told how many of how many are made, ``told`` what was found damaged.
     """
     moving = ragged.lengths > 1
     if (ragged.lengths[moving] == bins).all():
         return ragged
-    key = content_key("bins 2", str(bins), identity)
     all_true = torch.ones(1, int(ragged.lengths.max()), dtype=torch.bool)
 
     def make(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -102,8 +103,18 @@ def binned(
                 sequence = time_grid(torch.from_numpy(sequence)[None], all_true[:, : len(sequence)], bins)[0].numpy()
             yield position, sequence
 
+    key = _bins_key(bins, identity)
     keys = [content_key(key, str(i)) for i in range(len(ragged))]
-    return cached(cache / BINS / key[:16], ragged.width, keys, make)[0]
+    return cached(bins_folder(bins, identity, cache), ragged.width, keys, make, told)[0]
+
+
+def _bins_key(bins: int, identity: str) -> str:
+    return content_key("bins 2", str(bins), identity)
+
+
+def bins_folder(bins: int, identity: str, cache: Path) -> Path:
+    """Where ``binned`` keeps what it makes of the sequences ``identity``."""
+    return cache / BINS / _bins_key(bins, identity)[:16]
 
 
 class Resident:

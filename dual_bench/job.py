@@ -55,6 +55,8 @@ class Job:
     encoder: str = DEFAULTS["text"]
     """Of the words that the attack tries."""
     probe: Probe | None = None
+    weights: bool = False
+    """Whether the weights are wanted back."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Outcome:
     fit: training.Fit
     parameters: int
     seconds_predict: float
+    weights: dict[str, NDArray[np.generic]] | None = None
+    """Of the trained module, by name, where they are wanted."""
 
 
 @cache
@@ -109,4 +113,5 @@ def _asked(
     certificate = certify(module, resident, np.unique(job.queries.rows))
     probed = None if job.probe is None else probe(module, resident, job.task, job.probe)
     seconds += time.perf_counter() - began
-    return Outcome(scores, worst, certificate, probed, fit, parameter_count(module), seconds)
+    state = {name: value.cpu().numpy() for name, value in module.state_dict().items()} if job.weights else None
+    return Outcome(scores, worst, certificate, probed, fit, parameter_count(module), seconds, state)

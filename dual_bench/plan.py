@@ -6,9 +6,12 @@ condition: training is the dear part and conditions share it, so it is what is s
 
 from __future__ import annotations
 
+import gc
+import hashlib
+import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -194,7 +197,7 @@ class Variant:
         return applied(self.settings, chosen.settings, f"presets of '{self.model}'") if chosen else self.settings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One trained model under the conditions it is asked about; ``digest`` names everything its rows depend on."""
 
@@ -203,6 +206,9 @@ class Cell:
     settings: BaseModel
     """The variant's, with those of a preset for this fold."""
     regimen: Regimen
+    reads: Regimen
+    """What training reads: matched to clean text is clean, so is noise to a model that reads no words, and no modality
+    can be spared by a model that reads one."""
     seed: int
     fold: int
     conditions: tuple[int, ...]
@@ -222,15 +228,6 @@ class Cell:
     def title(self) -> str:
         """What is trained, for people."""
         return f"{self.variant.system} {self.regimen.title} seed {self.seed}"
-
-    @property
-    def reads(self) -> Regimen:
-        """What training reads: matched to clean text is clean, so is noise to a model that reads no words, and no
-        modality can be spared by a model that reads one."""
-        if self.regimen.regime == "modality-dropout":
-            return self.regimen if len(self.variant.reads) > 1 else Regimen("clean")
-        clean = "text" not in self.variant.reads or self.regimen.corruption == CLEAN.corruption
-        return Regimen("clean") if clean else self.regimen
 
     @property
     def training(self) -> tuple[str | int, ...]:
@@ -377,6 +374,19 @@ def _packed(plan: Plan) -> TrainingSettings:
     return plan.training.model_copy(update={"pack": min(size, plan.seeds)})
 
 
+@contextmanager
+def keeping() -> Iterator[None]:
+    """No search for garbage inside the block: where a million things are made and kept, that takes half of the time."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+@keeping()
 def cells(
     plan: Plan,
     corpus: Corpus,
@@ -396,34 +406,58 @@ def cells(
     }
     asked = _asked(plan, conditions)
     about = {regimen: _facts(conditions, numbers, regimen) for regimen, numbers in asked.items()}
-    found, compared = [], variants(plan)
-    tuned = {
-        (variant.changed, variant.model, fold.name): variant.tuned(preset, fold.name)
-        for variant in compared
-        for fold in corpus.folds
-    }
+    found, alike = [], []
+    for variant in variants(plan):
+        trained = []
+        chosen = {fold.name: variant.tuned(preset, fold.name) for fold in corpus.folds}
+        for regimen, numbers in asked.items():
+            probed = plan.dependency and conditions[numbers[0]] == CLEAN
+            for fold, (name, settings) in enumerate(chosen.items()):
+                own = {
+                    "model": variant.model,
+                    "settings": settings.model_dump(mode="json", exclude_none=True),
+                    "regimen": regimen,
+                    "fold": name,
+                    "probe": plan.draws if probed else None,
+                }
+                if source := MODELS.source(variant.model):
+                    own["source"] = source
+                digest = _Digest(shared | own | about[regimen])
+                trained.append((digest, settings, regimen, _read(variant, regimen), fold, numbers, probed))
+        alike.append((variant, trained))
     for seed in range(plan.seeds):
-        for variant in compared:
+        for variant, trained in alike:
             pack = _pack(plan, variant, seed)
-            for regimen, numbers in asked.items():
-                probed = plan.dependency and conditions[numbers[0]] == CLEAN
-                for fold, name in enumerate(each.name for each in corpus.folds):
-                    settings = tuned[variant.changed, variant.model, name]
-                    own = {
-                        "model": variant.model,
-                        "settings": settings.model_dump(mode="json", exclude_none=True),
-                        "regimen": regimen,
-                        "seed": seed,
-                        "fold": name,
-                        "probe": plan.draws if probed else None,
-                    }
-                    if pack[1] > 1:
-                        own["pack"] = pack
-                    if source := MODELS.source(variant.model):
-                        own["source"] = source
-                    digest = digest_of(shared | own | about[regimen])
-                    found.append(Cell(digest, variant, settings, regimen, seed, fold, numbers, pack, probed))
+            for digest, settings, regimen, reads, fold, numbers, probed in trained:
+                named = digest.of(seed, pack)
+                found.append(Cell(named, variant, settings, regimen, reads, seed, fold, numbers, pack, probed))
     return tuple(found)
+
+
+class _Digest:
+    """``digest_of`` of ``facts`` with a seed and, where there are others, its pack: a plan has many seeds, and all but
+    these two is written and hashed once for all of them."""
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        parts: list[dict[str, Any]] = [{}, {}, {}]
+        for key, value in facts.items():
+            parts[(key > "pack") + (key > "seed")][key] = value
+        before, self._between, self._after = (json.dumps(part, sort_keys=True)[1:-1] for part in parts)
+        self._begun = hashlib.sha256(f"{{{before}, ".encode())
+
+    def of(self, seed: int, pack: tuple[int, int]) -> str:
+        shown = f'"pack": [{pack[0]}, {pack[1]}], ' if pack[1] > 1 else ""
+        found = self._begun.copy()
+        found.update(f'{shown}{self._between}, "seed": {seed}, {self._after}}}'.encode())
+        return found.hexdigest()
+
+
+def _read(variant: Variant, regimen: Regimen) -> Regimen:
+    """What training reads of a regimen."""
+    if regimen.regime == "modality-dropout":
+        return regimen if len(variant.reads) > 1 else Regimen("clean")
+    clean = "text" not in variant.reads or regimen.corruption == CLEAN.corruption
+    return Regimen("clean") if clean else regimen
 
 
 def _pack(plan: Plan, variant: Variant, seed: int) -> tuple[int, int]:

@@ -24,7 +24,19 @@ from dual_bench.packing import settled
 from dual_bench.plan import Cell, Plan, cells, check, depends_on_model, load_corpus, plan_digest, quantities
 from dual_bench.preset import Preset, read_preset
 from dual_bench.training import Examples
-from dual_bench.types import Condition, Corpus, IntArray, Modality, Ragged, Report, Task, UserError, Widths
+from dual_bench.types import (
+    Condition,
+    Corpus,
+    IntArray,
+    Modality,
+    Ragged,
+    Report,
+    Signal,
+    Task,
+    UserError,
+    Widths,
+    telling,
+)
 from dual_bench.words import Words, encode, scale_of, words_of
 
 
@@ -92,7 +104,7 @@ def ask(
     conditions = plan.conditions(corpus, scale)
     packing = ""
     if plan.training.pack == "auto":
-        widths = _widths(corpus, using)
+        widths = widths_of(corpus, using)
         about = (len(corpus.folds), widths, corpus.task, device, cache, lambda what: report("packs", 0, 0, what))
         plan, packing = settled(plan, *about)
     wanted = cells(plan, corpus, conditions, names, device, preset)
@@ -103,7 +115,7 @@ def ask(
     return Asked(plan, study, corpus, device, using, names, preset, wanted, digest, scale, conditions, packing)
 
 
-def _widths(corpus: Corpus, using: Encoders) -> Widths:
+def widths_of(corpus: Corpus, using: Encoders) -> Widths:
     """Features a step, before any is made."""
 
     def width(modality: Modality) -> int:
@@ -117,7 +129,10 @@ def _widths(corpus: Corpus, using: Encoders) -> Widths:
 
 def encode_all(asked: Asked, cache: Path, report: Report = in_silence) -> Encoded:
     """Make every text and encode everything; nothing is written but the feature cache. UserError where a model cannot
-    be built for it."""
+    be built for it.
+
+    What was damaged there, and is made again, is reported (``types.DAMAGED``).
+    """
     plan, corpus, using = asked.plan, asked.corpus, asked.using
     audio = _encoded(corpus, "audio", using.audio, cache, report)
     vision = _encoded(corpus, "vision", using.vision, cache, report)
@@ -125,11 +140,13 @@ def encode_all(asked: Asked, cache: Path, report: Report = in_silence) -> Encode
     regimens = dict.fromkeys(cell.reads for cell in asked.wanted)
     words = words_of(plan, corpus, shared, regimens, lambda done, total: report("noise", done, total, "noisy texts"))
     detail = f"{len(words.readings)} distinct texts to {using.text.name.partition('/')[0]}"
-    text, texts = encode(words, using.text, cache, lambda done, total: report("words", done, total, detail))
+    told = telling(report)
+    text, texts = encode(words, using.text, cache, lambda done, total: report("words", done, total, detail), told)
     clean = np.tile(words.test[0, words.tested], len(shared))
     cosine = sentence_distances(text, clean, words.test[:, words.tested].ravel())
     whole = Inputs(audio[0], vision[0], text)
-    built = {(cell.variant.model, repr(cell.settings)): cell for cell in asked.wanted}
+    distinct = {(cell.variant.model, id(cell.settings)): cell for cell in asked.wanted}  # most cells share theirs
+    built = {(cell.variant.model, repr(cell.settings)): cell for cell in distinct.values()}
     read: dict[int, frozenset[Modality]] = {0: frozenset()}
     for cell in built.values():  # settings that cannot be built are found before anything is written
         count = _bins(cell.variant.spec, cell.settings, whole.widths, corpus.task)
@@ -162,10 +179,16 @@ def _averaged(asked: Asked, whole: Inputs, bins: int, read: frozenset[Modality],
 
     def onto(modality: Modality) -> Ragged:
         ragged: Ragged = getattr(whole, modality)
-        identity = f"{modality} {asked.corpus.fingerprint} {asked.encoders.get(modality, '')}"
-        return binned(ragged, bins, identity, cache, progress) if modality in read else ragged
+        if modality not in read:
+            return ragged
+        return binned(ragged, bins, sequences_of(asked, modality), cache, progress, telling(report))
 
     return replace(whole, audio=onto("audio"), vision=onto("vision"))
+
+
+def sequences_of(asked: Asked, modality: Modality) -> str:
+    """Names the voices or faces of the corpus as they were encoded."""
+    return f"{modality} {asked.corpus.fingerprint} {asked.encoders.get(modality, '')}"
 
 
 def _scales(whole: Inputs, train: IntArray, read: frozenset[Modality]) -> dict[Modality, Scale]:
@@ -182,7 +205,7 @@ def _encoded(corpus: Corpus, modality: Modality, encoder: Encoder, cache: Path, 
         if isinstance(signal.items, Ragged):
             return signal.items, 0
         return Ragged.pack([np.asarray(item, np.float32) for item in signal.items]), 0
-    keys = [content_key(encoder.name, repr(signal.rate), item) for item in signal.items]
+    folder, keys = stored_at(signal, modality, encoder, cache)
 
     def read(positions: list[int]) -> Iterator[tuple[int, NDArray[np.generic]]]:
         for count, position in enumerate(positions):
@@ -193,8 +216,13 @@ def _encoded(corpus: Corpus, modality: Modality, encoder: Encoder, cache: Path, 
     def encode(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         return encode_in_batches(encoder, read(positions), signal.rate)
 
-    folder = cache / modality / content_key(encoder.name)[:16]
-    return cached(folder, encoder.width, keys, encode)
+    return cached(folder, encoder.width, keys, encode, telling(report))
+
+
+def stored_at(signal: Signal, modality: Modality, encoder: Encoder, cache: Path) -> tuple[Path, list[str]]:
+    """The folder of the features of a signal, and under which key each item's are stored there."""
+    keys = [content_key(encoder.name, repr(signal.rate), item) for item in signal.items]
+    return cache / modality / content_key(encoder.name)[:16], keys
 
 
 def training_job(ready: Encoded, cell: Cell, streams: Sequence[tuple[str | int, ...]]) -> Job:

@@ -93,13 +93,9 @@ def conditions(draws: int) -> tuple[Condition, ...]:
 def probe(module: Any, resident: Resident, task: Task, wanted: Probe) -> NDArray[np.float32]:
     """Scores (conditions, n, K), in the order of ``conditions``."""
     n = len(wanted.rows)
-    own = np.stack([wanted.rows, wanted.rows, wanted.texts])  # in the order of MODALITIES
-    taken = [np.isin(MODALITIES, subset)[:, None] for subset in SUBSETS]
-    absent = [np.where(gone, -1, own) for gone in taken]
-    permuted = [np.where(gone, own[:, donor], own) for gone in taken for donor in wanted.donors]
-    pairs = list(_pairs(own, wanted.blocks))
-    logits = _logits(module, resident, np.concatenate([*absent, *permuted, *pairs], axis=1))
-    plain = (len(absent) + len(permuted)) * n
+    own, questions = _asked(wanted)
+    logits = _logits(module, resident, np.concatenate([*questions, *_pairs(own, wanted.blocks)], axis=1))
+    plain = len(questions) * n
     additive, start = np.empty((n, logits.shape[1]), np.float32), plain
     for block in wanted.blocks:
         size = len(block)
@@ -107,6 +103,25 @@ def probe(module: Any, resident: Resident, task: Task, wanted: Probe) -> NDArray
         start += size**2
     scores = scores_of(task, torch.from_numpy(np.concatenate([logits[:plain], additive])))
     return scores.numpy().reshape(-1, n, logits.shape[1])
+
+
+def _asked(wanted: Probe) -> tuple[IntArray, list[IntArray]]:
+    """The rows (3, n) of the utterances in the order of ``MODALITIES``, and those that are asked about under each
+    condition but the additive."""
+    own = np.stack([wanted.rows, wanted.rows, wanted.texts])
+    taken = [np.isin(MODALITIES, subset)[:, None] for subset in SUBSETS]
+    absent = [np.where(gone, -1, own) for gone in taken]
+    permuted = [np.where(gone, own[:, donor], own) for gone in taken for donor in wanted.donors]
+    return own, [*absent, *permuted]
+
+
+def distinct(wanted: Probe, reads: frozenset[Modality]) -> IntArray:
+    """A number for each answer under each condition but the additive (conditions, n): equal where a model that reads
+    no more than this is asked the same."""
+    read = np.isin(MODALITIES, list(reads))[:, None]
+    _, which = np.unique(np.where(read, np.concatenate(_asked(wanted)[1], axis=1), 0), axis=1, return_inverse=True)
+    found: IntArray = which.reshape(-1, len(wanted.rows))
+    return found
 
 
 def _pairs(own: IntArray, blocks: tuple[IntArray, ...]) -> Iterator[IntArray]:

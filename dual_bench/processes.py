@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Task = TypeVar("Task", bound=tuple[Any, ...])
 
 
 def cores() -> int:
@@ -30,9 +31,16 @@ def executor_of(jobs: int, count: int) -> Iterator[Executor | None]:
     if min(jobs, count) <= 1:
         yield None
         return
+    with _pool(min(jobs, count)) as pool:
+        yield pool
+
+
+@contextmanager
+def _pool(size: int) -> Iterator[_Pool]:
+    """So many fresh processes at most; where something goes wrong they do not end their work."""
     context = multiprocessing.get_context("spawn")
     before = set(multiprocessing.active_children())
-    with _Pool(min(jobs, count), context, initializer=_die_with_parent) as pool:
+    with _Pool(size, context, initializer=_die_with_parent) as pool:
         try:
             yield pool
         except BaseException:
@@ -70,8 +78,46 @@ def spread(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], jobs: int) 
                 yield _alone(work, task)
 
 
+def as_they_end(
+    work: Callable[..., T], count: int, task_of: Callable[[int], Task], jobs: int
+) -> Iterator[tuple[int, Task, T | None]]:
+    """Each number below ``count``, its task, and ``work(*task)``, in the order in which they end; None where a task
+    kills its process twice, the second time with nothing beside it.
+
+    Two tasks a process are made at a time, and no result waits for another.
+    """
+    left = deque(range(count))
+    while left:
+        running: dict[Future[T], tuple[int, Task]] = {}
+        try:
+            with executor_of(jobs, max(2, count)) as pool:  # a single one may be deadly too
+                if pool is None:
+                    while left:
+                        number = left.popleft()
+                        task = task_of(number)
+                        yield number, task, work(*task)
+                    return
+                while left or running:
+                    while left and len(running) < 2 * jobs:
+                        task = task_of(left[0])
+                        future = pool.submit(work, *task)
+                        running[future] = (left.popleft(), task)
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        result = future.result()
+                        yield *running.pop(future), result
+        except BrokenProcessPool:
+            whole = [future for future in running if future.done() and future.exception() is None]
+            for future in whole:
+                yield *running.pop(future), future.result()
+            # nobody knows whose fault it was, so each that was under way gets a process of its own
+            under_way = list(running.values())[:jobs]
+            left.extendleft(number for number, _ in reversed(list(running.values())[jobs:]))
+            for number, task in under_way:
+                yield number, task, _alone(work, task)
+
+
 def _alone(work: Callable[..., T], task: tuple[Any, ...]) -> T | None:
-    with _Pool(1, multiprocessing.get_context("spawn"), initializer=_die_with_parent) as pool:
+    with _pool(1) as pool:
         try:
             return pool.submit(work, *task).result()
         except BrokenProcessPool:
@@ -89,18 +135,33 @@ class _Pool(ProcessPoolExecutor):
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """An interrupt in here is raised at the end."""
+    """An interrupt in here is raised at the end, and so is the wish that the program end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    caught: list[tuple[int, Any]] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = {number: handler for number, handler in before.items() if callable(handler)}
+    for number in heeded:
+        signal.signal(number, lambda number, frame: caught.append((number, frame)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
     if caught:
-        raise KeyboardInterrupt
+        heeded[signal.Signals(caught[0][0])](*caught[0])
+
+
+def alive(pid: str) -> bool:
+    """Whether a process of this number lives on this machine."""
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 def _die_with_parent() -> None:

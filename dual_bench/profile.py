@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from dual_bench.types import DAMAGED
+
 if TYPE_CHECKING:
     from dual_bench.schema import CellInfo, RunInfo
     from dual_bench.types import Report
@@ -62,7 +64,8 @@ class Stopwatch:
         """The same report, whose stages are timed."""
 
         def timed(stage: str, done: int, total: int, detail: str) -> None:
-            self.begin(stage)
+            if stage != DAMAGED:
+                self.begin(stage)
             report(stage, done, total, detail)
 
         return timed

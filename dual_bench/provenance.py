@@ -36,7 +36,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def gather(device: str, threads: int, jobs: int, sittings: int = 1) -> Provenance:
+def gather(device: str, threads: int, jobs: int, sittings: int = 1, engine: str = "local") -> Provenance:
     """The present environment, as far as results depend on it."""
     commit, dirty = _git_state(Path(__file__).parent)
     return Provenance(
@@ -49,6 +49,7 @@ def gather(device: str, threads: int, jobs: int, sittings: int = 1) -> Provenanc
         device=device,
         threads=threads,
         jobs=jobs,
+        engine=engine,
         command=shlex.join(["dual-bench", *sys.argv[1:]]),
         started=now(),
         sittings=sittings,

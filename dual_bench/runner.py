@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import groupby, islice
+from importlib import metadata
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,12 +21,17 @@ from dual_bench import probe, provenance, schema, store, training
 from dual_bench.bounds import ceilings, floors
 from dual_bench.catalog import CORRUPTIONS, MODELS, format_settings
 from dual_bench.certificate import unmoved, worst_scores
-from dual_bench.job import THREADS, Job, Outcome, work
+from dual_bench.engine import Engine, Local
+from dual_bench.job import THREADS, Job, Outcome
+from dual_bench.journal import Failure, Journal, failure
+from dual_bench.lock import Holder, held
 from dual_bench.plan import Cell, Plan
-from dual_bench.prepare import Encoded, ask, encode_all, in_silence, training_job
-from dual_bench.processes import cores, executor_of
+from dual_bench.prepare import Asked, Encoded, ask, encode_all, in_silence, training_job
+from dual_bench.processes import cores
+from dual_bench.shards import Shard, done, trainings
+from dual_bench.tracking import Tracker, check_tracker, tracker_of
 from dual_bench.training import Queries
-from dual_bench.types import ANY_TEXT, SPLITS, Condition, Fold, IntArray, Report
+from dual_bench.types import ANY_TEXT, DAMAGED, SPLITS, Condition, DualBenchError, Fold, IntArray, Report
 from dual_bench.worst import Attack
 
 
@@ -38,6 +46,7 @@ class RunResult:
     found: int
     encoded: int
     cells: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,22 @@ class Prepared(Encoded):
     """Everything encoded, and the folder that takes the results."""
 
     folder: store.RunFolder
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a run goes about its work. No number depends on it."""
+
+    engine: Engine | None = None
+    """Who trains; by default processes of this machine."""
+    shard: Shard | None = None
+    """Which part of the plan is to be done; by default all of it."""
+    weights: bool = False
+    """Whether the weights of every trained model are stored."""
+    fail_fast: bool = False
+    """Whether the first model that comes to nothing ends the run; by default the rest goes on."""
+    track: str = ""
+    """Who else is told of every model that is done (``tracking``)."""
 
 
 def run(
@@ -57,49 +82,222 @@ def run(
     jobs: int = 0,
     report: Report = in_silence,
     study: schema.StudyInfo | None = None,
+    how: Manner = Manner(),
 ) -> RunResult:
     """Do what is still to do of ``plan``, in ``out`` or ``reports/<name>-<digest>``.
 
     ``study`` is what an ablation asks, and is stored with the results. Cells of the same digest that the same code has
     finished for another run in ``reports`` are copied from there. ``jobs`` processes, 0 for one a core (one alone on
-    an accelerator). UserError before anything is written, where plan, corpus, features or folder are at fault.
+    an accelerator). Where another process works on the folder, this one waits for it. UserError before anything is
+    written, where plan, corpus, features or folder are at fault.
     """
+    if how.track:
+        check_tracker(how.track)
     asked = ask(plan, study, data, cache, training.resolve_device(device), report)
-    folder = store.RunFolder(out or reports / f"{plan.name}-{asked.digest[:8]}")
+    folder = folder_of(asked, reports, out, how.shard)
     folder.claim(asked.digest)
-    ready = Prepared(**vars(encode_all(asked, cache, report)), folder=folder)
-    jobs = jobs or (cores() if ready.device == "cpu" else 1)
-    missing = [cell for cell in ready.wanted if folder.finished(cell.digest) is None]
-    done = len(ready.wanted) - len(missing)
-    earlier = folder.info() if folder.run_file.exists() else None
-    ids = [ready.corpus.utterances[i].id for i in ready.words.tested]
-    texts = store.text_table(ready.shared, ids, ready.words.test_texts, ready.measured)
-    if earlier is not None and earlier.status == "complete" and not missing:
-        folder.write_texts(texts)  # the same bytes, unless they were damaged
-        return RunResult(folder.path, 0, done, 0, ready.encoded)
-    sittings = 1 + (earlier.provenance.sittings if earlier else 0)
-    environment = provenance.gather(ready.device, THREADS, jobs, sittings).model_copy(update={"packing": ready.packing})
-    info = _describe(ready, environment).model_copy(update={"found": earlier.found if earlier else 0})
-    began = time.perf_counter()
-    folder.sweep()
-    folder.write_info(info)
-    folder.write_texts(texts)
-    try:
-        pending = _borrow(ready, missing, reports, environment)
-        found = len(missing) - len(pending)
-        info = info.model_copy(update={"found": info.found + found})
+    engine = how.engine or Local(jobs or (cores() if asked.device == "cpu" else 1))
+    with (
+        held(folder.path, lambda other: report("waiting", 0, 0, f"in use by {other or 'another process'}")) as died,
+        folder.left_clean(),
+        Journal(folder.log_file) as journal,
+    ):
+        folder.claim(asked.digest)
+        sitting = _Sitting(asked, folder, how, engine, journal, report)
+        return sitting.whole(cache, reports, died)
+
+
+def folder_of(asked: Asked, reports: Path, out: Path | None, shard: Shard | None) -> store.RunFolder:
+    """Where the results of a plan lie, or of a part of it: ``out``, or a folder of its own in ``reports``."""
+    part = f"-{shard.number}of{shard.count}" if shard else ""
+    return store.RunFolder(out or reports / f"{asked.plan.name}-{asked.digest[:8]}{part}")
+
+
+@dataclass(frozen=True)
+class _Sitting:
+    """What one process does to a run, whose folder is its own now, from beginning to end."""
+
+    asked: Asked
+    folder: store.RunFolder
+    how: Manner
+    engine: Engine
+    journal: Journal
+    report: Report
+
+    def whole(self, cache: Path, reports: Path, died: Holder | None) -> RunResult:
+        """Encode everything, do what is still to do, and tell the log how it went."""
+        began = time.perf_counter()
+        self.folder.sweep()
+        groups = trainings(self.asked.wanted)
+        wanted = [cell for group in (self.how.shard.of(groups) if self.how.shard else groups) for cell in group]
+        finished = done(self.folder, wanted, self.how.weights)
+        self.folder.forget_failures(finished)
+        missing = [cell for cell in wanted if cell.digest not in finished]
+        self._begin(len(finished), len(missing), died)
+        for cell in missing:
+            if self.folder.cell_file(cell.digest).exists() and self.folder.finished(cell.digest) is None:
+                named = self.folder.cell_file(cell.digest).with_suffix(".*")
+                self._told(DAMAGED, 0, 0, f"{named} are not what was written: that cell is computed again")
+        try:
+            ready = Prepared(**vars(encode_all(self.asked, cache, self._told)), folder=self.folder)
+            found = self._train(ready, finished, missing, reports)
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            self._end(status, _problem(error), began)
+            raise
+        info = self.folder.info()
+        self._end(info.status, info.problem, began)
+        return found
+
+    def _begin(self, finished: int, missing: int, died: Holder | None) -> None:
+        self.journal.tell(
+            "began",
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            engine=self.engine.name,
+            device=self.asked.device,
+            jobs=self.engine.side_by_side,
+            wanted=finished + missing,
+            done=finished,
+            pending=missing,
+            digest=self.asked.digest,
+            version=metadata.version("dual-bench"),
+        )
+        if died is not None:
+            self.journal.tell("warned", what=f"{died} died while working on this")
+
+    def _end(self, status: str, problem: str | None, began: float) -> None:
+        self.journal.tell("ended", status=status, problem=problem, seconds=time.perf_counter() - began)
+
+    def _told(self, stage: str, done: int, total: int, detail: str) -> None:
+        """To the screen and, where it is another stage or damage, to the log."""
+        if stage == DAMAGED:
+            self.journal.tell("damaged", what=detail)
+        elif done == 0:
+            self.journal.tell("stage", stage=stage)
+        self.report(stage, done, total, detail)
+
+    def _train(self, ready: Prepared, finished: Collection[str], missing: Sequence[Cell], reports: Path) -> RunResult:
+        """Do what the folder still lacks."""
+        folder, began = self.folder, time.perf_counter()
+        earlier = folder.info() if folder.run_file.exists() else None
+        ids = [ready.corpus.utterances[i].id for i in ready.words.tested]
+        texts = store.text_table(ready.shared, ids, ready.words.test_texts, ready.measured)
+        if earlier is not None and earlier.status == "complete" and not missing:
+            folder.write_texts(texts)  # the same bytes, unless they were damaged
+            return RunResult(folder.path, 0, len(finished), 0, ready.encoded)
+        sittings = 1 + (earlier.provenance.sittings if earlier else 0)
+        engine = self.engine.name, self.engine.side_by_side
+        environment = provenance.gather(ready.device, THREADS, engine[1], sittings, engine[0])
+        environment = environment.model_copy(update={"packing": ready.packing})
+        info = _describe(ready, environment).model_copy(update={"found": earlier.found if earlier else 0})
         folder.write_info(info)
-        _work_off(ready, pending, jobs, environment, report)
-    except BaseException as error:
-        problem = f"{type(error).__name__}: {error}".removesuffix(": ")
-        folder.write_info(info.model_copy(update={"status": "failed", "problem": problem}))
-        raise
-    ended = environment.model_copy(update={"ended": provenance.now(), "seconds": time.perf_counter() - began})
-    folder.write_info(info.model_copy(update={"status": "complete", "provenance": ended}))
-    return RunResult(folder.path, len(pending), done, found, ready.encoded, tuple(cell.digest for cell in pending))
+        folder.write_texts(texts)
+        try:
+            pending = _borrow(ready, missing, reports, environment, self.how.weights)
+            info = info.model_copy(update={"found": info.found + len(missing) - len(pending)})
+            folder.write_info(info)
+            failed = self._work_off(ready, pending, len(finished) + len(missing), environment)
+        except BaseException as error:
+            folder.write_info(info.model_copy(update={"status": "failed", "problem": _problem(error)}))
+            raise
+        trained = done(folder, pending)
+        update: dict[str, object] = {"status": "complete"}
+        if failed:
+            problem = f"{len(failed)} of {len(trainings(pending))} trainings failed: {failed[0]}"
+            update = {"status": "failed", "problem": problem}
+        elif self.how.shard and len(done(folder, ready.wanted)) < len(ready.wanted):
+            update = {"status": "partial"}
+        ended = {"ended": provenance.now(), "seconds": time.perf_counter() - began}
+        folder.write_info(info.model_copy(update={**update, "provenance": environment.model_copy(update=ended)}))
+        counts = len(trained), len(finished), len(missing) - len(pending), ready.encoded
+        return RunResult(folder.path, *counts, tuple(sorted(trained)), tuple(failed))
+
+    def _work_off(
+        self, ready: Prepared, pending: Sequence[Cell], total: int, environment: schema.Provenance
+    ) -> list[str]:
+        """Train, predict and store the ``pending`` cells, of ``total``; those that share their training together. What
+        comes to nothing is recorded, and named with its reason."""
+        groups = trainings(pending)
+        whole = {group[0].training: group for group in trainings(ready.wanted)}
+        waiting = {number: group[0].title for number, group in enumerate(groups)}
+        failed: list[str] = []
+        finished = total - len(pending)
+
+        def job_of(number: int) -> Job:
+            # with all that shares the training, done or not: what is asked together decides how numbers are rounded
+            return _job(ready, whole[groups[number][0].training], self.how.weights)
+
+        def tell() -> None:
+            self.report("models", finished, total, ", ".join(islice(waiting.values(), self.engine.side_by_side)))
+
+        self.journal.tell("stage", stage="models")
+        tell()
+        with self._tracker() as tracker, closing(self.engine.each(len(groups), job_of)) as jobs:
+            for number, job, came in jobs:
+                group = groups[number]
+                if isinstance(came.result, Failure):
+                    failed.append(f"{group[0].title}: {came.result.error}")
+                    self._failed(ready, group, came.result, came.host, environment)
+                else:
+                    for cell in group:
+                        outcome = came.result[cell.packed.index(cell.seed)]
+                        info = _store_cell(ready, cell, outcome, job.queries, environment)
+                        self._trained(cell, info, came.host)
+                        if tracker is not None:
+                            tracker.cell(info)
+                finished += len(group)
+                del waiting[number]
+                tell()
+        return failed
+
+    def _trained(self, cell: Cell, info: schema.CellInfo, host: str) -> None:
+        self.journal.tell(
+            "trained",
+            digest=cell.digest,
+            title=cell.title,
+            seconds_fit=info.seconds_fit,
+            seconds_predict=info.seconds_predict,
+            best_epoch=info.best_epoch,
+            where=host,
+        )
+
+    def _failed(
+        self, ready: Prepared, group: Sequence[Cell], why: Failure, host: str, environment: schema.Provenance
+    ) -> None:
+        for cell in group:
+            _store_failure(ready, cell, why, host, environment)
+            self.journal.tell("failed", digest=cell.digest, title=cell.title, error=why.error, raised=why.raised)
+        if self.how.fail_fast:
+            raise DualBenchError(
+                f"{group[0].title}: {why.error}; what is finished is stored, and the same command goes on from there"
+            )
+
+    @contextmanager
+    def _tracker(self) -> Iterator[Tracker | None]:
+        """Who else is told; what goes wrong with that is told once, on the screen and in the log."""
+
+        def told(what: str) -> None:
+            self.journal.tell("warned", what=what)
+            self.report(DAMAGED, 0, 0, what)
+
+        if not self.how.track:
+            yield None
+            return
+        tracker = tracker_of(self.how.track, self.folder.path, self.asked.plan.name, told)
+        try:
+            yield tracker
+        finally:
+            tracker.close()
 
 
-def _borrow(ready: Prepared, missing: Sequence[Cell], reports: Path, environment: schema.Provenance) -> list[Cell]:
+def _problem(error: BaseException) -> str:
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else failure(error).error
+
+
+def _borrow(
+    ready: Prepared, missing: Sequence[Cell], reports: Path, environment: schema.Provenance, weights: bool
+) -> list[Cell]:
     """Take from other runs what they have of the ``missing`` cells, and return what is left.
 
     Only cells that the very same code has made: never by a checkout with uncommitted changes, nor with a model or
@@ -111,58 +309,12 @@ def _borrow(ready: Prepared, missing: Sequence[Cell], reports: Path, environment
     return [
         cell
         for cell in missing
-        if cell.variant.model not in MODELS.entries or not ready.folder.borrow(cell.digest, folders, code)
+        if cell.variant.model not in MODELS.entries or not ready.folder.borrow(cell.digest, folders, code, weights)
     ]
 
 
-def _work_off(
-    ready: Prepared, pending: Sequence[Cell], jobs: int, environment: schema.Provenance, report: Report
-) -> None:
-    """Train, predict and store the pending cells; those that share their training together."""
-    in_order = sorted(pending, key=lambda cell: (cell.training, cell.seed, cell.regimen))
-    groups = [list(group) for _, group in groupby(in_order, key=lambda cell: cell.training)]
-    waiting = {group[0].digest: group[0].title for group in groups}
-    done, total = len(ready.wanted) - len(pending), len(ready.wanted)
-    with executor_of(jobs, len(groups)) as executor:
-        running = jobs if executor else 1
-        report("models", done, total, ", ".join(list(waiting.values())[:running]))
-        for group, outcomes, queries in _outcomes(executor, jobs, groups, partial(_job, ready)):
-            for cell in group:
-                _store_cell(ready, cell, outcomes[cell.packed.index(cell.seed)], queries, environment)
-            done += len(group)
-            del waiting[group[0].digest]
-            report("models", done, total, ", ".join(list(waiting.values())[:running]))
-
-
-def _outcomes(
-    executor: Executor | None, jobs: int, groups: Sequence[list[Cell]], job_of: Callable[[list[Cell]], Job]
-) -> Iterator[tuple[list[Cell], list[Outcome], Queries]]:
-    """The outcomes of each group of cells that share their training, one for each seed of their pack, in the order they
-    finish."""
-    if executor is None:
-        for group in groups:
-            job = job_of(group)
-            yield group, work(job), job.queries
-        return
-    coming = iter(groups)
-    running: dict[Future[list[Outcome]], tuple[list[Cell], Queries]] = {}
-    free = 2 * jobs  # none waits for its job, and no more of them than that are in memory, nor of their outcomes
-    while True:
-        for group in islice(coming, free):
-            job = job_of(group)
-            running[executor.submit(work, job)] = (group, job.queries)
-        if not running:
-            return
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
-        free = len(done)
-        while done:
-            future = done.pop()
-            group, queries = running.pop(future)
-            yield group, future.result(), queries
-
-
-def _job(ready: Prepared, group: Sequence[Cell]) -> Job:
-    """What cells that share their training have to do together."""
+def _job(ready: Prepared, group: Sequence[Cell], weights: bool) -> Job:
+    """What cells that share their training have to do together; and whether the weights are to come back."""
     words, cell = ready.words, group[0]
     fold = ready.corpus.folds[cell.fold]
     asked = sorted({number for one in group for number in one.conditions})
@@ -172,6 +324,7 @@ def _job(ready: Prepared, group: Sequence[Cell]) -> Job:
         queries=_queries(words.test[asked[: len(asked) - len(chosen)]][:, fold.test], fold.test),
         attack=_attack(ready, fold.test, [ready.conditions[number] for number in chosen]),
         probe=_probe(ready, fold) if any(one.probed for one in group) else None,
+        weights=weights,
     )
 
 
@@ -204,18 +357,12 @@ def _probe(ready: Prepared, fold: Fold) -> probe.Probe:
 
 def _store_cell(
     ready: Prepared, cell: Cell, outcome: Outcome, queries: Queries, environment: schema.Provenance
-) -> None:
+) -> schema.CellInfo:
     """Spread the scores over the conditions, join the labels, write."""
-    fold = ready.corpus.folds[cell.fold]
-    who: dict[str, str | int] = {
-        "model": cell.variant.model,
-        "variant": cell.variant.changed,
-        "regime": cell.regimen.regime,
-        "seed": cell.seed,
-        "fold": fold.name,
-    }
-    ready.folder.write_cell(
+    who = _who(ready, cell)
+    return ready.folder.write_cell(
         _table(ready, cell, who, outcome, queries),
+        outcome.weights,
         digest=cell.digest,
         **who,
         corruption=cell.regimen.corruption,
@@ -230,6 +377,33 @@ def _store_cell(
         threads=environment.threads,
         code=provenance.code(environment),
     )
+
+
+def _store_failure(ready: Prepared, cell: Cell, why: Failure, host: str, environment: schema.Provenance) -> None:
+    ready.folder.write_failure(
+        schema.FailedCell(
+            digest=cell.digest,
+            **_who(ready, cell),
+            corruption=cell.regimen.corruption,
+            rate=cell.regimen.rate,
+            error=why.error,
+            traceback=why.traceback,
+            when=provenance.now(),
+            host=host,
+            code=provenance.code(environment),
+        )
+    )
+
+
+def _who(ready: Prepared, cell: Cell) -> dict[str, Any]:
+    """What tells the cell from others of the plan."""
+    return {
+        "model": cell.variant.model,
+        "variant": cell.variant.changed,
+        "regime": cell.regimen.regime,
+        "seed": cell.seed,
+        "fold": ready.corpus.folds[cell.fold].name,
+    }
 
 
 def _table(ready: Prepared, cell: Cell, who: dict[str, str | int], outcome: Outcome, queries: Queries) -> pa.Table:

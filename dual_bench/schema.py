@@ -113,6 +113,8 @@ class Provenance(_Record):
     device: str
     threads: int
     jobs: int
+    engine: str = "local"
+    """Who trained: processes of one machine, or a cluster."""
     command: str
     started: str
     ended: str | None = None
@@ -216,7 +218,8 @@ class RunInfo(_Record):
     """``run.json``."""
 
     schema_version: int
-    status: Literal["running", "complete", "failed"]
+    status: Literal["running", "complete", "failed", "partial"]
+    """``partial``: this sitting did its part of the plan, and other cells are not here."""
     name: str
     digest: str
     plan: dict[str, Any]
@@ -238,6 +241,27 @@ class RunInfo(_Record):
     found: int = 0
     """How many cells were taken from other runs."""
     problem: str | None = None
+
+
+class FailedCell(_Record):
+    """``cells/<digest>.failed.json``: why a cell could not be made. It is tried again when the run goes on."""
+
+    digest: str
+    model: str
+    variant: str
+    regime: str
+    seed: int
+    fold: str
+    corruption: str = ""
+    """As in ``CellInfo``."""
+    rate: float = 0.0
+    error: str
+    """Its kind and what it says, in one line."""
+    traceback: str
+    when: str
+    host: str
+    code: str
+    """Versions of dual-bench and torch, and the commit, that failed."""
 
 
 class CellInfo(_Record):
@@ -267,3 +291,5 @@ class CellInfo(_Record):
     """Versions of dual-bench and torch, and the commit, that made it."""
     rows: int
     sha256: str
+    weights: str | None = None
+    """sha256 of the file of its weights, where they were kept."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -24,7 +26,7 @@ errors = Console(stderr=True, emoji=False)
 
 @contextmanager
 def progress() -> Iterator[Report]:
-    """A bar for each stage of a run, with the time left."""
+    """A bar for each stage of a run, with the time left; above them, what was found damaged."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -33,6 +35,8 @@ def progress() -> Iterator[Report]:
         TextColumn,
         TimeRemainingColumn,
     )
+
+    from dual_bench.types import DAMAGED
 
     columns = (
         SpinnerColumn(),
@@ -46,6 +50,9 @@ def progress() -> Iterator[Report]:
         bars: dict[str, TaskID] = {}
 
         def report(stage: str, done: int, total: int, detail: str) -> None:
+            if stage == DAMAGED:
+                shown.console.print(f"[yellow]{escape(detail)}[/yellow]", highlight=False, soft_wrap=True)
+                return
             for other, bar in bars.items():
                 if other != stage and not shown.tasks[bar].finished:
                     shown.update(bar, completed=1, total=1)
@@ -56,11 +63,21 @@ def progress() -> Iterator[Report]:
         yield report
 
 
+class _ToldToEnd(KeyboardInterrupt):
+    """SIGTERM: a scheduler, or another person, wants the program to end."""
+
+
+def _end(number: int, frame: object) -> None:
+    raise _ToldToEnd
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """Turn what goes wrong into one sentence and an exit code."""
     from dual_bench.types import DualBenchError, UserError
 
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _end)
     try:
         yield
     except UserError as error:
@@ -71,6 +88,8 @@ def explained() -> Iterator[None]:
         if error.errno == errno.ENOSPC:
             _stop("the disk is full; free some space and run the same command: what is finished is stored", 1)
         _stop(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", 1)
+    except _ToldToEnd:
+        _stop("told to end; what is finished is stored, and the same command goes on from there", 143)
     except KeyboardInterrupt:
         _stop("interrupted; what is finished is stored, and the same command goes on from there", 130)
 

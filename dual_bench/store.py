@@ -5,9 +5,13 @@ A run folder holds
 * ``run.json``: plan, corpus, floors, ceilings, provenance (``RunInfo``);
 * ``texts.parquet``: every test text under every condition, with what was measured on it (``TEXT_COLUMNS``);
 * ``cells/<digest>.parquet``: prediction rows of one trained model under all conditions (``PREDICTION_COLUMNS``);
-* ``cells/<digest>.json``: how that model was trained, and the status; written last (``CellInfo``).
+* ``cells/<digest>.safetensors``: its weights, where they were asked for;
+* ``cells/<digest>.json``: how that model was trained, and the status; written last (``CellInfo``);
+* ``cells/<digest>.failed.json``: why there is none of these (``FailedCell``), until there is;
+* ``.lock``: what a run that is at work holds (``lock``); ``log.jsonl``: what it did when (``journal``).
 
-A cell is done when its JSON says so, carries the digest asked for, and names the hash of the rows as they lie there.
+A cell is done when its JSON says so, carries the digest asked for, and names the hashes of rows and weights as they lie
+there.
 Files are written under a temporary name, flushed to disk and renamed.
 """
 
@@ -17,7 +21,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -32,7 +36,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
+from safetensors.numpy import save_file
 
+from dual_bench.durable import sync_folder
+from dual_bench.journal import LOG
+from dual_bench.lock import HOLDER, LOCK
+from dual_bench.processes import alive
 from dual_bench.schema import (
     MEASURED,
     OLDEST_SCHEMA,
@@ -40,6 +49,7 @@ from dual_bench.schema import (
     SCHEMA_VERSION,
     TEXT_COLUMNS,
     CellInfo,
+    FailedCell,
     RunInfo,
 )
 from dual_bench.types import ANY_TEXT, Condition, FloatArray, Task, UserError, Utterance, is_probe
@@ -57,6 +67,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -171,6 +182,10 @@ class RunFolder:
         return self.path / "texts.parquet"
 
     @property
+    def log_file(self) -> Path:
+        return self.path / LOG
+
+    @property
     def profile_file(self) -> Path:
         return self.path / "profile.json"
 
@@ -179,6 +194,12 @@ class RunFolder:
 
     def cell_file(self, digest: str) -> Path:
         return self.path / "cells" / f"{digest}.json"
+
+    def weights_file(self, digest: str) -> Path:
+        return self.path / "cells" / f"{digest}.safetensors"
+
+    def failure_file(self, digest: str) -> Path:
+        return self.path / "cells" / f"{digest}.failed.json"
 
     def claim(self, digest: str) -> None:
         """UserError if the folder holds anything but a run of the plan with this digest."""
@@ -189,14 +210,35 @@ class RunFolder:
                     f"{self.path} belongs to another plan (digest {found[:12]}, this one is {digest[:12]}); "
                     "choose another --out, or remove that folder"
                 )
-        elif self.path.is_file() or (self.path.is_dir() and any(p.suffix != ".tmp" for p in self.path.iterdir())):
+        elif self.path.is_file() or (self.path.is_dir() and any(not _passing(p) for p in self.path.iterdir())):
             raise UserError(f"{self.path} exists and is not a dual-bench run; choose another --out")
         check_writable(self.path)
 
+    @contextmanager
+    def left_clean(self) -> Iterator[None]:
+        """Where no run has begun in the folder at the end, there is nothing in it, nor is it there, nor a folder above
+        it that has nothing else. For who holds its lock, which goes too: ``held`` notices that."""
+        try:
+            yield
+        finally:
+            if not self.run_file.exists():
+                for file in filter(_passing, self.path.iterdir()):
+                    file.unlink(missing_ok=True)
+                with suppress(OSError):  # something else is in there
+                    for path in (self.path, *self.path.parents):
+                        path.rmdir()
+
     def sweep(self) -> None:
-        """Remove what a killed run was in the middle of writing."""
+        """Remove what a killed run was in the middle of writing; not what a living process writes now."""
         for temporary in self.path.rglob(".*.tmp"):
-            temporary.unlink(missing_ok=True)
+            if not alive(temporary.name.split(".")[-2]):
+                temporary.unlink(missing_ok=True)
+
+    def forget_failures(self, finished: Collection[str]) -> None:
+        """Remove the records of failures of cells that are finished."""
+        for file in (self.path / "cells").glob("*.failed.json"):
+            if file.name.split(".")[0] in finished:
+                file.unlink(missing_ok=True)
 
     def info(self) -> RunInfo:
         """UserError where there is none, or none that can be read."""
@@ -209,39 +251,71 @@ class RunFolder:
     def write_texts(self, table: pa.Table) -> None:
         _write_table(self.texts_file, table)
 
-    def write_cell(self, table: pa.Table, **facts: Any) -> CellInfo:
-        """Write the rows, then the record that declares them done."""
-        sha256 = _write_table(self.rows_file(facts["digest"]), table)
-        info = CellInfo(status="done", rows=table.num_rows, sha256=sha256, **facts)
-        write_text(self.cell_file(info.digest), info.model_dump_json(indent=1) + "\n")
+    def write_cell(
+        self, table: pa.Table, weights: Mapping[str, NDArray[np.generic]] | None = None, **facts: Any
+    ) -> CellInfo:
+        """Write the rows, and the weights if there are any, then the record that declares them done."""
+        digest = facts["digest"]
+        sha256 = _write_table(self.rows_file(digest), table)
+        kept = None
+        self.weights_file(digest).unlink(missing_ok=True)
+        if weights is not None:
+            with replacing(self.weights_file(digest)) as temporary:
+                save_file(dict(weights), temporary)
+                kept = sha256_of(temporary)
+        info = CellInfo(status="done", rows=table.num_rows, sha256=sha256, weights=kept, **facts)
+        write_text(self.cell_file(digest), info.model_dump_json(indent=1) + "\n")
+        self.failure_file(digest).unlink(missing_ok=True)
         return info
 
-    def finished(self, digest: str) -> CellInfo | None:
-        """The record of a cell that is done and whose rows are whole, else None."""
+    def write_failure(self, why: FailedCell) -> None:
+        write_text(self.failure_file(why.digest), why.model_dump_json(indent=1) + "\n")
+
+    def failed(self, digest: str) -> FailedCell | None:
+        """Why there is no such cell, where it was tried and came to nothing."""
+        try:
+            return _read_record(self.failure_file(digest), FailedCell)
+        except UserError:
+            return None
+
+    def finished(self, digest: str, weights: bool = False) -> CellInfo | None:
+        """The record of a cell that is done, whose rows are whole and, where it has some or they are asked for, its
+        weights too; else None."""
         try:
             info = _read_record(self.cell_file(digest), CellInfo)
             whole = info.digest == digest and sha256_of(self.rows_file(digest)) == info.sha256
+            if weights or info.weights:
+                whole = whole and sha256_of(self.weights_file(digest)) == info.weights
         except (UserError, OSError):
             return None
         return info if whole else None
 
-    def borrow(self, digest: str, folders: Iterable[Path], code: str) -> bool:
-        """Copy the cell from a run in one of ``folders`` that has finished it with the same ``code``; whether there
-        was one. What cannot be read is not there."""
+    def borrow(self, digest: str, folders: Iterable[Path], code: str, weights: bool = False) -> bool:
+        """Copy the cell from a run in one of ``folders`` that has finished it with the same ``code``, and with its
+        ``weights`` where they are asked for; whether there was one. What cannot be read is not there."""
         for other in sorted(path.parent.parent for each in folders for path in each.glob(f"*/cells/{digest}.json")):
             theirs = RunFolder(other)
-            found = theirs.finished(digest) if other != self.path else None
+            found = theirs.finished(digest, weights) if other != self.path else None
             if found is None or found.code != code:
                 continue
             with suppress(FileNotFoundError):  # a run that was removed in between
-                for source, target in (
-                    (theirs.rows_file(digest), self.rows_file(digest)),
-                    (theirs.cell_file(digest), self.cell_file(digest)),  # last: it declares the rows done
+                for file in (
+                    RunFolder.rows_file,
+                    *((RunFolder.weights_file,) if found.weights else ()),
+                    RunFolder.cell_file,  # last: it declares the others done
                 ):
-                    with replacing(target) as temporary:
-                        shutil.copyfile(source, temporary)
+                    with replacing(file(self, digest)) as temporary:
+                        shutil.copyfile(file(theirs, digest), temporary)
+                if not found.weights:
+                    self.weights_file(digest).unlink(missing_ok=True)
+                self.failure_file(digest).unlink(missing_ok=True)
                 return True
         return False
+
+
+def _passing(path: Path) -> bool:
+    """Whether a file may be in a folder that holds no results yet."""
+    return path.suffix == ".tmp" or path.name in (LOCK, HOLDER, LOG)
 
 
 def _check_schema(path: Path) -> None:
@@ -295,6 +369,8 @@ class Run:
     files: Mapping[str, Path]
     texts: pd.DataFrame
     missing: tuple[str, ...] = ()
+    failed: tuple[FailedCell, ...] = ()
+    """Those of the missing that were tried and came to nothing."""
     faults: tuple[str, ...] = ()
     held: pd.DataFrame | None = None
     parts_of: tuple[Run, ...] = ()
@@ -389,7 +465,8 @@ def read_run(path: Path) -> Run:
             f"An older dual-bench wrote these rows (schema {info.schema_version}, now {SCHEMA_VERSION}): what it did "
             "not store is left out.",
         )
-    return Run(folder, info, done, files, texts, missing, faults)
+    failed = tuple(why for digest in missing if (why := folder.failed(digest)) is not None)
+    return Run(folder, info, done, files, texts, missing, failed, faults)
 
 
 def _read_texts(folder: RunFolder) -> tuple[pd.DataFrame, tuple[str, ...]]:

@@ -34,6 +34,14 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Report = Callable[[str, int, int, str], None]
 """(stage, done, total, detail); total 0 where it is not known."""
 
+DAMAGED = "damaged"
+"""In place of a stage: the detail says what was found damaged, and what was done about it."""
+
+
+def telling(report: Report) -> Callable[[str], None]:
+    """Report in a sentence what was damaged."""
+    return lambda what: report(DAMAGED, 0, 0, what)
+
 
 class DualBenchError(Exception):
     """Anything dual-bench can explain in a sentence: what was expected, what was found, what to do."""

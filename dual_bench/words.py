@@ -15,6 +15,7 @@ from dual_bench.corruptions.noise import Reading, Sound, Spoken, corrupted, load
 from dual_bench.corruptions.severity import find
 from dual_bench.features.cache import content_key
 from dual_bench.features.encoder import TextEncoder
+from dual_bench.features.rows import Told, unheard
 from dual_bench.features.text import Alter, alter_tokens, encode_texts
 from dual_bench.plan import FORMAT_VERSION, Plan, Regimen, installed, largest_rates
 from dual_bench.schema import SeverityPoint
@@ -173,15 +174,21 @@ def _maker(regimen: Regimen, largest: Mapping[str, float], root_seed: int) -> Ma
     return None
 
 
-def encode(words: Words, encoder: TextEncoder, cache: Path, progress: Callable[[int, int], None]) -> tuple[Ragged, int]:
-    """Token embeddings of every reading, and how many were encoded now. No bit of what training reads depends on what
-    is read in tests alone."""
-    clean, encoded = encode_texts([r.text for r in words.readings], encoder, cache, progress, words.sealed)
+def encode(
+    words: Words,
+    encoder: TextEncoder,
+    cache: Path,
+    progress: Callable[[int, int], None],
+    told: Told = unheard,
+) -> tuple[Ragged, int]:
+    """Token embeddings of every reading, and how many were encoded now; ``told`` hears what was found damaged. No bit
+    of what training reads depends on what is read in tests alone."""
+    clean, encoded = encode_texts([r.text for r in words.readings], encoder, cache, progress, words.sealed, told)
     if all(reading.noise is None for reading in words.readings):
         return clean, encoded
-    unknown = np.asarray(encode_texts([encoder.unknown], encoder, cache)[0][0])[-1]
+    unknown = np.asarray(encode_texts([encoder.unknown], encoder, cache, told=told)[0][0])[-1]
     changes: list[tuple[str, Alter] | None] = [
         None if r.noise is None else (repr(r.noise), partial(r.noise, unknown=unknown)) for r in words.readings
     ]
-    altered, made = alter_tokens(clean, changes)
+    altered, made = alter_tokens(clean, changes, told)
     return altered, encoded + made

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from dual_bench.cli import app
@@ -20,3 +23,11 @@ def refused(*arguments: str | Path) -> str:
     assert result.stderr.startswith("dual-bench: ")
     assert result.stderr.count("\n") == 1
     return result.stderr
+
+
+@contextmanager
+def without_figures() -> Iterator[None]:
+    """Reports have their pages and tables, but no figures: to draw them is most of the work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dual_bench.report.render.pictures", lambda evidence, album: ())
+        yield

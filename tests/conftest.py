@@ -47,6 +47,15 @@ def _small_pictures() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def no_figures() -> Iterator[None]:
+    """For tests that run the command line and look at anything else."""
+    from calling import without_figures
+
+    with without_figures():
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of the real corpora; a test that needs it is skipped where it is absent."""
@@ -66,6 +75,28 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write(folder)
     yield folder
     shutil.rmtree(folder)  # hundreds of megabytes, which pytest would keep for three sessions
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[float], Path]]:
+    """``small_disk(megabytes)`` is the folder of a new file system of that size, which can be filled; a test that needs
+    one is skipped where none can be mounted."""
+    mounted: list[Path] = []
+
+    def make(megabytes: float) -> Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={round(megabytes * 1024)}k", "tmpfs", str(folder)]
+        try:
+            subprocess.run(command, capture_output=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"a small disk: tmpfs cannot be mounted here ({error})")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # something may still be mapped
 
 
 @pytest.fixture(scope="session")

@@ -241,6 +241,7 @@ def test_the_paragraph_tells_equivalent_identical_and_undecided_apart(found: str
     ],
     ids=["seeds", "clusters"],
 )
+@pytest.mark.usefixtures("no_figures")
 def test_with_one_seed_or_cluster_everything_is_undefined_and_nothing_concluded(
     tmp_path: Path, made: Made, reason: str
 ) -> None:
@@ -347,6 +348,7 @@ def test_where_severities_chose_the_rates_a_hypothesis_is_about_their_plain_mean
     assert row["estimate"] == pytest.approx(sides[0] - sides[1], abs=1e-12)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_same_rows_give_the_same_bytes_in_every_table(parts: tuple[Path, Rendered], tmp_path: Path) -> None:
     """Though the one was slower, and made elsewhere."""
     folder = tmp_path / "again"
@@ -661,6 +663,7 @@ def test_the_note_on_missing_cells_names_the_variant(gap: Path) -> None:
     assert f"{SAME}, trained clean: 0 of 4 done." in note
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_without_the_baseline_every_comparison_is_undefined_and_the_rest_renders(tmp_path: Path) -> None:
     write(tmp_path, SMALL)
     remove(tmp_path, BASE)

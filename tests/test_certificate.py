@@ -40,7 +40,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             "corruptions": ATTACKS,
             "rates": [0.5, 1.0],
             "draws": 3,
-            "seeds": 2,
+            "seeds": 1,
             "metric": "",
             "training": {"epochs": 6},
         },
@@ -65,7 +65,7 @@ def test_what_is_certified_is_never_better_than_what_any_attack_leaves(trained: 
     assert set(measured["corruption"]) >= set(ATTACKS)
     worst = measured.groupby(["cell", "utterance"], observed=True)["hit"].min()
     certified = bound.set_index(["cell", "utterance"])["hit"]
-    assert len(certified) == 2 * (len(BOUNDS) + 1) * 32
+    assert len(certified) == (len(BOUNDS) + 1) * 32
     assert (certified <= worst.reindex(certified.index) + 1e-6).all()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from calling import invoke, refused
+from calling import invoke, refused, without_figures
 from made_run import Made, write
 from tiny import write_corpus
 
@@ -101,18 +101,6 @@ def test_results_that_cannot_be_written_are_refused_before_the_work(manifest: Pa
     assert f"{manifest} is no writable folder" in sentence
 
 
-def test_an_error_in_a_worker_process_is_told_as_it_was(manifest: Path, tmp_path: Path) -> None:
-    study = tmp_path / "steep.toml"
-    study.write_text(
-        f'name = "steep"\ndataset = "{manifest}"\nmodels = ["concat"]\nrates = [0.0, 1.0]\ndraws = 1\nseeds = 2\n'
-        "[training]\nlearning_rate = 1e30\nclip = 1e30\n"
-    )
-    result = invoke("run", study, "--out", tmp_path / "out", "--jobs", 2)
-    assert result.exit_code == 1
-    assert "try a smaller learning_rate" in result.stderr
-    assert "try a smaller learning_rate" in (tmp_path / "out" / "run.json").read_text()
-
-
 def group_lives(leader: int) -> bool:
     try:
         os.killpg(leader, 0)
@@ -182,6 +170,7 @@ def test_a_broken_manifest_gets_one_sentence_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_folder_of_another_plan_or_of_something_else_is_refused(manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     call = ["run", "--dataset", str(manifest), *SMALL, "--out", str(out), "--jobs", "1"]
@@ -239,38 +228,6 @@ print("loaded:", *{{name.partition(".")[0] for name in sys.modules}})
     loaded = set(shown.stdout.splitlines()[-1].split())
     assert {"dual_bench", "typer"} < loaded
     assert loaded & SLOW_LIBRARIES <= set(needed.split())
-
-
-def test_a_killed_run_goes_on_and_ends_with_the_same_tables_as_an_unbroken_one(
-    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    killed, unbroken = tmp_path / "a" / "killed", tmp_path / "b" / "unbroken"  # apart, so that neither takes cells
-
-    def command(out: Path) -> list[str]:
-        return ["run", "--dataset", str(manifest), *SMALL[:-1], "6", "--out", str(out)]
-
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dual_bench.cli", *command(killed)], stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    cells = killed / "cells"
-    while not list(cells.glob("*.json")):
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    survived = {p.name: p.stat().st_mtime_ns for p in cells.glob("*.parquet") if (cells / f"{p.stem}.json").exists()}
-    assert 1 <= len(survived) < 8
-
-    (cells / ".half.parquet.1.tmp").write_bytes(b"half")
-    for out in (killed, unbroken):
-        assert invoke(*command(out), "--jobs", 1).exit_code == 0
-    assert {name: (cells / name).stat().st_mtime_ns for name in survived} == survived
-    for part in ("cells/*.parquet", "texts.parquet", "tables/*.csv"):
-        found = [{p.name: p.read_bytes() for p in out.glob(part)} for out in (killed, unbroken)]
-        assert found[0] == found[1]
-        assert found[0]
-    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_preview_shows_every_corruption_with_what_it_measured_or_why_not() -> None:
@@ -353,23 +310,14 @@ def test_ablate_says_where_the_study_was_found_and_ends_with_verdicts(
     page = (out / "index.html").read_text()
     assert "Does SDM matter?" in page
     assert "Not from that file, but from flags" in page
-    again = invoke(
-        "ablate",
-        study,
-        "--dataset",
-        manifest,
-        *FEW,
-        "--out",
-        tmp_path / "reports" / "more",
-        "--margin",
-        0.1,
-        "--profile",
-    )
+    more = tmp_path / "reports" / "more"
+    with without_figures():
+        again = invoke("ablate", study, "--dataset", manifest, *FEW, "--out", more, "--margin", 0.1, "--profile")
     assert again.exit_code == 0, again.output
     assert "0 models trained" in again.stdout
     assert "4 taken from other runs" in again.stdout.replace("\n", " ")
     assert "no model was trained now, so profile.json is not written" in again.stdout
-    assert not (tmp_path / "reports" / "more" / "profile.json").exists()
+    assert not (more / "profile.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -387,10 +335,11 @@ def test_ablate_says_where_the_study_was_found_and_ends_with_verdicts(
     ],
 )
 def test_a_mistake_in_an_ablation_is_explained_before_anything_is_written(
-    arguments: list[str], found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], found: str, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert found in refused("ablate", *arguments)
+    given = arguments if "--dataset" in arguments else [*arguments, "--dataset", str(manifest)]
+    assert found in refused("ablate", *given)
     assert not (tmp_path / "reports").exists()
 
 

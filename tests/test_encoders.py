@@ -521,6 +521,7 @@ def test_a_flag_replaces_the_encoder_of_one_modality_of_a_study(tmp_path: Path) 
     }
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_reads_through_the_encoders_that_are_named(networks: Path, tmp_path: Path) -> None:
     encoders = {
         "audio": "egemaps:level=functionals",

@@ -80,6 +80,7 @@ def test_the_sound_is_kept_for_a_recogniser(whole: tuple[Path, Path]) -> None:
     assert check(plan, corpus).corruptions == ("asr-loop",)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_recogniser_listens_to_what_was_extracted(whole: tuple[Path, Path], tmp_path: Path) -> None:
     pytest.importorskip("pocketsphinx")
     named = ("--models", "constant", "--regimes", "clean", "--corruptions", "asr-loop", "--rates", "0,0.5")

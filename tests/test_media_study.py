@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import trees
-from calling import invoke
+from calling import invoke, without_figures
 
 from dual_bench.datasets.extracted import read_record
 from dual_bench.store import Run, read_run
 
-CORPUS = "synthetic:utterances=480"
+UTTERANCES = 320
+CORPUS = f"synthetic:utterances={UTTERANCES}"
 STUDY = (
     *("--models", "concat,audio-vision,text-only", "--regimes", "clean", "--corruptions", "utterance-drop"),
-    *("--rates", "0,1", "--draws", 1, "--seeds", 3, "--epochs", 8, "--no-dependency", "--jobs", 1),
+    *("--rates", "0,1", "--draws", 1, "--seeds", 3, "--epochs", 16, "--no-dependency", "--jobs", 1),
 )
 
 
@@ -35,8 +36,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done("data", "check", home / "raw", "--json", home / "check.json", "--jobs", 1)
     told = done("data", "extract", home / "raw", "--jobs", 1)
     assert f"next: dual-bench run --dataset {home / 'raw-features'}" in told
-    done("run", "default", "--dataset", home / "raw-features", *STUDY, "--out", home / "media")
-    done("run", "default", "--dataset", CORPUS, *STUDY, "--out", home / "memory")
+    with without_figures():
+        done("run", "default", "--dataset", home / "raw-features", *STUDY, "--out", home / "media")
+        done("run", "default", "--dataset", CORPUS, *STUDY, "--out", home / "memory")
     return home
 
 
@@ -67,10 +69,10 @@ def test_the_report_says_what_made_the_features(home: Path) -> None:
 
 def test_check_finds_every_utterance_and_nothing_wrong(home: Path) -> None:
     found = json.loads((home / "check.json").read_text(encoding="utf-8"))
-    assert found["utterances"] == 480
-    assert sum(part["utterances"] for part in found["parts"].values()) == 480
+    assert found["utterances"] == UTTERANCES
+    assert sum(part["utterances"] for part in found["parts"].values()) == UTTERANCES
     for media in found["media"].values():
-        assert (media["clips"], media["missing"], media["broken"], media["silent"]) == (480, [], [], [])
+        assert (media["clips"], media["missing"], media["broken"], media["silent"]) == (UTTERANCES, [], [], [])
         assert 1 <= media["seconds"][0] <= media["seconds"][1] <= media["seconds"][2] <= 3
     assert found["deviations"] == found["unused"] == []
 
@@ -92,7 +94,8 @@ def studied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     named = ("--layout", "mmsa:low=-3,high=3", "--jobs", 1) if layout == "mmsa" else ("--jobs", 1)
     done("data", "check", raw, *named)
     done("data", "extract", raw, *named, "--out", home / "features")
-    done("run", "default", "--dataset", home / "features", *SMALL, "--out", home / "run")
+    with without_figures():
+        done("run", "default", "--dataset", home / "features", *SMALL, "--out", home / "run")
     return layout, home / "features", read_run(home / "run")
 
 

@@ -14,13 +14,20 @@ from calling import invoke, refused
 from made_run import Made, write
 from reading import body_text, direct, parse, rows_of, table_bytes
 
+from dual_bench.report import corpora, evidence
 from dual_bench.report.merge import merged
-from dual_bench.report.render import FORMATS, render
+from dual_bench.report.render import FORMATS, Rendered, render
 from dual_bench.store import RunFolder, read_run
 from dual_bench.types import UserError
 
 HERE = Made(models=("dual", "text-only"), regimes=("clean",), name="here")
 THERE = Made(models=("dual", "audio-vision"), regimes=("clean", "mixed"), name="here", first_cell=64)
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (evidence, corpora):
+        monkeypatch.setattr(module, "RESAMPLES", 200)
 
 
 @pytest.fixture
@@ -53,6 +60,7 @@ def test_runs_on_one_corpus_become_one_comparison(both: tuple[Path, Path], tmp_p
     assert scores["mixed", "audio-vision"] == pytest.approx(direct(both[1], "mixed", "audio-vision", "clean", 0.0))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_merged_report_shows_the_plans_that_were_run(both: tuple[Path, Path], tmp_path: Path) -> None:
     page = parse(render(*both, out=tmp_path / "out", formats=["html"]).files[0].read_text(encoding="utf-8"))
     shown = ["".join(e.itertext()) for e in page.iter("pre")]
@@ -71,20 +79,59 @@ def test_of_a_training_that_two_runs_hold_the_first_counts_and_is_named(
     assert any("both hold dual, trained clean" in fault for fault in found.faults)
 
 
-def test_parts_of_one_plan_are_put_together(tmp_path: Path) -> None:
-    made = Made(models=("dual", "concat"), regimes=("clean",))
-    whole = write(tmp_path / "whole", made)
-    render(tmp_path / "whole", formats=["csv"])
-    cells = list(whole.info().cells)
-    for name, lost in (("a", cells[:2]), ("b", cells[2:])):
-        part = write(tmp_path / name, made)
-        for digest in lost:
+PARTED = Made(models=("dual", "concat"), regimes=("clean",))
+
+
+def parted(folder: Path, *kept: slice, status: str = "partial") -> list[Path]:
+    """Runs of one plan, each with some of its six cells."""
+    found = []
+    for number, each in enumerate(kept):
+        part = write(folder / f"part{number}", PARTED)
+        record = json.loads(part.run_file.read_text())
+        for digest in set(record["cells"]) - set(record["cells"][each]):
             part.cell_file(digest).unlink()
-    rendered = render(tmp_path / "a", tmp_path / "b", out=tmp_path / "out", formats=["html", "csv"])
+        part.run_file.write_text(json.dumps(record | {"status": status}))
+        found.append(part.path)
+    return found
+
+
+def complaints(rendered: Rendered) -> str:
+    page = parse(rendered.files[0].read_text(encoding="utf-8"))
+    return " ".join(" ".join(e.itertext()) for e in page.iter("p") if "problem" in (e.get("class") or ""))
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_parts_of_one_plan_are_the_whole_to_the_byte_and_without_complaint(tmp_path: Path) -> None:
+    write(tmp_path / "whole", PARTED)
+    whole = render(tmp_path / "whole", formats=["html", "csv"])
+    parts = parted(tmp_path, slice(1, 6, 2), slice(0, 6, 2))
+    rendered = render(*parts, out=tmp_path / "out", formats=["html", "csv"])
     assert table_bytes(tmp_path / "out") == table_bytes(tmp_path / "whole")
-    text = body_text(parse(rendered.files[0].read_text(encoding="utf-8")))
-    assert "2 of 6 cells are missing or damaged" in text  # of the one part
-    assert "4 of 6 cells are missing or damaged" in text  # of the other
+    assert complaints(rendered) == complaints(whole) == ""
+    merged_cells = merged([read_run(part) for part in parts], tmp_path)[0].info.cells
+    assert merged_cells == read_run(tmp_path / "whole").info.cells
+
+
+@pytest.mark.parametrize("status", ["partial", "failed"])
+def test_what_all_parts_of_a_plan_lack_is_said_once_and_by_system(tmp_path: Path, status: str) -> None:
+    parts = parted(tmp_path, slice(0, 2), slice(1, 4), slice(3, 4), status=status)
+    (found,) = merged([read_run(part) for part in parts], tmp_path)
+    said = " ".join(found.faults)
+    assert said.count("missing or damaged") == 1
+    assert f"{parts[0]} and 2 more parts of its plan: 2 of 6 cells are missing" in said
+    assert said.count("concat, trained clean: 1 of 3 done.") == 1
+    assert "dual, trained clean" not in said
+    assert said.count("came to no end") == (3 if status == "failed" else 0)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_single_part_says_that_it_is_one(tmp_path: Path) -> None:
+    (part,) = parted(tmp_path, slice(0, 4))
+    said = complaints(render(part, formats=["html", "csv"]))
+    assert "This folder holds a part of the plan, 4 of 6 cells." in said
+    assert "concat, trained clean: 1 of 3 done." in said
+    assert "dual-bench report" in said
+    assert "no end" not in said
 
 
 @pytest.mark.parametrize(
@@ -143,6 +190,7 @@ def test_each_format_writes_its_files_and_no_others(both: tuple[Path, Path], tmp
     assert there == set(rendered.files)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_page_is_opened_when_asked_for(both: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     monkeypatch.setattr("typer.launch", opened.append)
@@ -162,10 +210,10 @@ def run(tmp_path: Path) -> RunFolder:
 
 def problems(folder: Path) -> str:
     """What the page says of the whole run, after rendering it anew."""
-    page = parse(render(folder, formats=["html", "csv"]).files[0].read_text(encoding="utf-8"))
-    return " ".join(" ".join(e.itertext()) for e in page.iter("p") if "problem" in (e.get("class") or ""))
+    return complaints(render(folder, formats=["html", "csv"]))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_system_without_a_seed_that_the_others_have_does_not_hold_up_the_rest(run: RunFolder) -> None:
     done = [cell for cell in read_run(run.path).cells if cell.model == "text-only" and cell.regime == "mixed"]
     for cell in done:
@@ -184,6 +232,7 @@ def test_a_system_without_a_seed_that_the_others_have_does_not_hold_up_the_rest(
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PAR1 no more"])
+@pytest.mark.usefixtures("no_figures")
 def test_without_its_texts_a_run_is_reported_but_for_the_words(run: RunFolder, content: bytes | None) -> None:
     render(run.path, formats=["csv"])
     before = rows_of(run.path, "scores")
@@ -194,6 +243,7 @@ def test_without_its_texts_a_run_is_reported_but_for_the_words(run: RunFolder, c
     assert rows_of(run.path, "scores") == before
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_of_an_older_schema_is_reported_and_says_so(run: RunFolder) -> None:
     render(run.path, formats=["csv"])
     before = table_bytes(run.path)
@@ -205,6 +255,7 @@ def test_a_run_of_an_older_schema_is_reported_and_says_so(run: RunFolder) -> Non
     assert table_bytes(run.path) == before
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_every_byte_that_is_lost_from_a_cell_is_noticed(run: RunFolder) -> None:
     cells = read_run(run.path).cells
     for i, cell in enumerate(cells[:4]):
@@ -241,6 +292,7 @@ def test_all_seeds_of_a_system_come_from_one_run(both: tuple[Path, Path], tmp_pa
     assert {cell.digest for cell in mine} <= ours
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_systems_that_not_all_corpora_have_are_not_ranked_and_are_named(tmp_path: Path) -> None:
     for i, (name, more) in enumerate((("talks", ()), ("films", ("concat",)))):
         made = Made(models=("dual", "text-only", *more), name=name, first_cell=100 * i, cluster_prefix=name)
@@ -251,6 +303,7 @@ def test_systems_that_not_all_corpora_have_are_not_ranked_and_are_named(tmp_path
     assert "films: concat not ranked" in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_formats_of_an_earlier_rendering_are_written_anew(run: RunFolder) -> None:
     render(run.path, formats=["md", "csv"])
     report = run.path / "report.md"

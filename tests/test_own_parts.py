@@ -255,7 +255,7 @@ def test_cells_of_a_part_from_elsewhere_depend_on_its_file_and_are_not_borrowed(
         folder = SimpleNamespace(path=plugged / "run", borrow=lambda *_: True)
         ready: Any = SimpleNamespace(plan=plan.model_copy(update=fields), folder=folder)
         clean = gather("cpu", 1, 1).model_copy(update={"dirty": False})
-        return [cell.variant.model for cell in runner._borrow(ready, after, plugged, clean)]
+        return [cell.variant.model for cell in runner._borrow(ready, after, plugged, clean, False)]
 
     assert left() == ["gated-sum"]
     assert left(corruptions=("word-drop", "hush")) == ["gated-sum", "concat"]

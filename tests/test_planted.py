@@ -37,7 +37,7 @@ change = {{ vdm = "off" }}
 [training]
 learning_rate = 3e-3
 batch_size = 32
-patience = 12
+patience = 6
 """
 
 
@@ -50,7 +50,7 @@ def verdicts(cues: str, folder: Path, cache: Path) -> tuple[dict[str, str], floa
     """The verdict on each module, and the accuracy of the whole model."""
     (folder / "planted.toml").write_text(STUDY.format(cues=cues))
     plan, study = read_study(str(folder / "planted.toml"), {})
-    runner.run(plan, Path(), cache, folder, folder / "run", "cpu", 2, study=study)
+    runner.run(plan, Path(), cache, folder, folder / "run", "cpu", 1, study=study)
     evidence = gather(read_run(folder / "run"))
     whole = evidence.at(study.baseline, "clean", evidence.places[0]).value
     return {effect.comparison.name: effect.verdict for effect in evidence.effects}, whole

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from tiny import write_corpus
 from torch import Tensor, nn
 
-from dual_bench import cli, runner
+from dual_bench import cli, engine, runner
 from dual_bench.catalog import MODELS, parse_spec, validated
 from dual_bench.inputs import Inputs, Resident
 from dual_bench.plan import Plan, cells, load_corpus, read_plan
-from dual_bench.probe import Probe, conditions, drawn, probe, projected, settled
+from dual_bench.probe import Probe, conditions, distinct, drawn, probe, projected, settled
 from dual_bench.seeding import generator, torch_stream
 from dual_bench.store import Run, read_run
 from dual_bench.training import Queries, build, exact_repeats, predict, scores_of, without
@@ -229,6 +229,16 @@ def test_what_a_model_cannot_tell_apart_is_asked_once() -> None:
     assert both.rows <= 3 * N + 1 + DRAWS * N + exchanged
 
 
+@pytest.mark.parametrize("spec", ["dual:width=8", "audio-vision", "text-only"])
+def test_answers_are_the_same_just_where_the_same_is_asked(spec: str) -> None:
+    module = made(spec)
+    with exact_repeats("cpu", 1):
+        scores = probe(module, resident_of(module), CLASSES, PROBE)[:-1].reshape(-1, 3)
+    numbers = distinct(PROBE, module.modalities).ravel()
+    both = {(number, *row) for number, row in zip(numbers.tolist(), scores.tolist(), strict=True)}
+    assert len(both) == len(set(numbers.tolist())) == len(np.unique(scores, axis=0))
+
+
 def test_a_trunk_is_paid_for_once_for_each_voice_with_a_face() -> None:
     module = Counter(frozenset(MODALITIES), late=True)
     asked(module)
@@ -284,9 +294,9 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def runs(folder: Path) -> tuple[Run, Run, list[runner.Job]]:
     """With and without the probe, and the jobs of the first."""
     jobs: list[runner.Job] = []
-    work = runner.work
+    work = engine.work
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "work", lambda job: jobs.append(job) or work(job))
+        patch.setattr(engine, "work", lambda job: jobs.append(job) or work(job))
         runner.run(plan_of(folder), Path(), folder / "cache", folder, folder / "with", "cpu", 1)
     plan = plan_of(folder, dependency=False)
     runner.run(plan, Path(), folder / "cache", folder, folder / "without", "cpu", 1)

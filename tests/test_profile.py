@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from made_run import Made, info_of
 
+from dual_bench import screen
 from dual_bench.profile import Stopwatch, profile
 from dual_bench.schema import CellInfo
+from dual_bench.types import DAMAGED, telling
 
 
 def cell(name: str, seed: int, fit: float, epochs: int, **more: object) -> CellInfo:
@@ -45,6 +47,29 @@ def test_a_stage_lasts_until_another_begins_and_may_go_on_later() -> None:
     assert watch.stages() == {"start": 3.0, "corpus": 1.0, "words": 10.0, "models": 1.0, "report": 3.5}
     assert list(watch.stages()) == ["start", "corpus", "words", "models", "report"]
     assert told[1] == ("words", 1, 2, "detail")
+
+
+def test_what_was_damaged_is_told_within_the_stage_that_found_it() -> None:
+    now = 100.0
+    told: list[tuple[object, ...]] = []
+    watch = Stopwatch(lambda: now)
+    report = watch.watching(lambda *what: told.append(what))
+    report("words", 0, 1, "texts")
+    now = 101.0
+    telling(report)("a store is damaged: that is made again")
+    now = 110.0
+    assert watch.stages() == {"start": 0.0, "words": 10.0}
+    assert told[1:] == [(DAMAGED, 0, 0, "a store is damaged: that is made again")]
+
+
+def test_what_was_damaged_is_shown_and_no_bar_begins_or_ends() -> None:
+    with screen.screen.capture() as shown, screen.progress() as report:
+        report("words", 0, 2, "texts")
+        telling(report)("the store [x] is damaged: that is made again")
+        report("words", 1, 2, "texts")
+    assert "the store [x] is damaged: that is made again\n" in shown.get()
+    assert shown.get().count("damaged") == 1
+    assert "1/2" in shown.get()
 
 
 def test_seconds_are_summed_by_system_and_a_training_that_cells_share_counts_once() -> None:

@@ -97,6 +97,7 @@ def test_the_corpus_of_the_readme_is_checked_and_run(home: Path, tmp_path: Path)
     assert info["notes"] == [], "no cluster and no speaker is in two parts"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_model_of_the_readme_is_checked_compared_and_trained_again_where_its_file_changes(
     home: Path, tmp_path: Path
 ) -> None:
@@ -152,6 +153,7 @@ def test_the_readme_names_every_layout_and_every_encoder() -> None:
         assert f"{encoder.rate:g} steps" in row
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_corruption_of_the_readme_is_checked_previewed_and_run(home: Path, tmp_path: Path) -> None:
     example = section("### A corruption")
     write_examples(example)

@@ -87,6 +87,7 @@ def test_rendering_twice_gives_the_same_bytes(rendered: tuple[Path, Rendered]) -
     assert {file: file.read_bytes() for file in result.files} == before
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_tables_do_not_tell_when_or_in_how_many_sittings(tmp_path: Path) -> None:
     made = Made(models=("dual", "text-only"))
     straight, resumed = write(tmp_path / "a", made), write(tmp_path / "b", made)
@@ -239,6 +240,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
         ElementTree.parse(figure)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_missing_cell_is_named_and_the_rest_rendered(tmp_path: Path) -> None:
     run = write(tmp_path, Made())
     run.cell_file(digest(1)).unlink()
@@ -254,6 +256,7 @@ def test_a_missing_cell_is_named_and_the_rest_rendered(tmp_path: Path) -> None:
     assert {row["seeds"] for row in rows_of(tmp_path, "scores")} == {"2"}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_way_to_the_ceiling_is_measured_between_exact_ends(tmp_path: Path) -> None:
     write(tmp_path, Made(regimes=("clean",)))
     render(tmp_path, formats=["md", "csv"])
@@ -266,6 +269,7 @@ def test_the_way_to_the_ceiling_is_measured_between_exact_ends(tmp_path: Path) -
     assert "best constant answer can expect (35.0 %) to what a perfect perceiver can (95.0 %), both exact" in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_cells_made_by_different_code_are_said_to_be(tmp_path: Path) -> None:
     run = write(tmp_path, Made(regimes=("clean",)))
     render(tmp_path, formats=["md"])
@@ -284,6 +288,7 @@ def test_the_heaviest_noise_is_that_which_dropped_most_whatever_its_name(tmp_pat
     assert rows_of(tmp_path, "retention")
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_without_the_reference_nothing_is_compared(tmp_path: Path) -> None:
     run = write(tmp_path, Made(regimes=("clean",)))
     for cell in range(3):
@@ -349,13 +354,14 @@ def test_regression(tmp_path: Path) -> None:
 )
 def test_narrow_plans_render(tmp_path: Path, made: Made) -> None:
     write(tmp_path, made)
-    render(tmp_path)
+    render(tmp_path, formats=["html", "csv"])
     page = body_text(parse((tmp_path / "index.html").read_text(encoding="utf-8")))
     for model in made.models:
         assert model in page
     assert {row["system"] for row in rows_of(tmp_path, "scores")} == set(made.models)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_part_that_is_not_all_text_gone_is_not_called_so(tmp_path: Path) -> None:
     write(tmp_path, Made(corruptions=("word-drop",), rates=(0.4, 0.8)))
     render(tmp_path, formats=["md"])

@@ -11,12 +11,12 @@ import pytest
 import torch
 from tiny import kept_weights, write_corpus
 
-from dual_bench import runner, schema
+from dual_bench import engine, runner, schema
 from dual_bench.plan import Plan, read_plan
 from dual_bench.runner import RunResult
 from dual_bench.store import RunFolder, read_run
 from dual_bench.training import TrainingSettings
-from dual_bench.types import UserError
+from dual_bench.types import DualBenchError, UserError
 
 
 def plan_for(manifest: Path, **fields: Any) -> Plan:
@@ -90,12 +90,12 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
         worked.append(job)
         return work(job)
 
-    work = runner.work
-    monkeypatch.setattr(runner, "work", dies)
+    work = engine.work
+    monkeypatch.setattr(engine, "work", dies)
     with pytest.raises(KeyboardInterrupt):
         go(finished[0], cache, tmp_path / "run")
     assert RunFolder(tmp_path / "run").info().status == "failed"
-    monkeypatch.setattr(runner, "work", work)
+    monkeypatch.setattr(engine, "work", work)
     resumed = go(finished[0], cache, tmp_path / "run")
     assert resumed.skipped >= 2
     assert resumed.trained + resumed.skipped == 8
@@ -143,9 +143,10 @@ def test_what_reaches_training_holds_no_test_label(
     finished: tuple[Plan, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs: list[runner.Job] = []
-    monkeypatch.setattr(runner, "work", lambda job: jobs.append(job) or 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        go(finished[0], finished[1].parent, finished[1].parent / "elsewhere" / "unfinished")
+    monkeypatch.setattr(engine, "work", lambda job: jobs.append(job) or 1 / 0)
+    folder = finished[1].parent / "elsewhere"
+    with pytest.raises(DualBenchError, match="ZeroDivisionError"):
+        runner.run(finished[0], Path(), folder, folder, folder / "run", "cpu", 1, how=runner.Manner(fail_fast=True))
     tested = set(jobs[0].queries.rows)
     assert tested.isdisjoint(jobs[0].train.rows)
     assert tested.isdisjoint(jobs[0].validation.rows)

@@ -15,7 +15,7 @@ from dual_bench.store import Run, read_run
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Two seeds, few noisy texts, text whole or gone."""
+    """One seed, few noisy texts, text whole, half or gone."""
     folder = tmp_path_factory.mktemp("study")
     plan = read_plan(
         "default",
@@ -24,11 +24,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Run:
             "models": ["dual", "audio-vision", "text-only"],
             "rates": [0.0, 0.5, 1.0],
             "draws": 1,
-            "seeds": 2,
+            "seeds": 1,
             "training": {"epochs": 8, "noisy_texts": 3, "noisy_validation_texts": 1},
         },
     )
-    runner.run(plan, Path(), folder / "cache", folder, folder / "run", "cpu", 2)
+    runner.run(plan, Path(), folder / "cache", folder, folder / "run", "cpu", 1)
     return read_run(folder / "run")
 
 

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dual_bench.features import cache, text
-from dual_bench.features.cache import FeatureStore, cached, content_key
+from dual_bench.features.cache import cached, content_key
 from dual_bench.features.encoder import text_encoder
 from dual_bench.features.openvino_model import converted
+from dual_bench.features.rows import FeatureStore, _Index
 from dual_bench.features.text import MiniLM, encode_texts
 from dual_bench.plan import TEXT_SETTINGS, Regimen, load_corpus, read_plan
 from dual_bench.report.methods import _words_encoded
@@ -490,10 +491,13 @@ indexed = st.dictionaries(st.binary(min_size=32, max_size=32), st.integers(0, 99
 
 
 @given(indexed, st.lists(st.binary(min_size=32, max_size=32), max_size=5), st.data())
-def test_an_index_finds_what_a_dictionary_finds(
+def test_an_index_finds_what_a_dictionary_finds_also_where_keys_are_stored_again(
     known: dict[bytes, int], others: list[bytes], data: st.DataObject
 ) -> None:
-    index = cache._Index(np.empty(0, "S32"), np.empty((0, 2), np.int64))
-    index = index.with_more({key.hex(): (value, 1) for key, value in known.items()})
+    index = _Index(np.empty(0, "S32"), np.empty((0, 3), np.int64))
+    index = index.with_more({key.hex(): (value, 1, 0) for key, value in known.items()})
+    again = data.draw(st.dictionaries(st.sampled_from(sorted(known)), st.integers(0, 99))) if known else {}
+    index = index.with_more({key.hex(): (value, 1, 0) for key, value in again.items()})
+    known = known | again
     asked = data.draw(st.permutations([*known, *others]))
     assert index.find([key.hex() for key in asked])[:, 0].tolist() == [known.get(key, -1) for key in asked]

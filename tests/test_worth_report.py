@@ -166,6 +166,7 @@ def test_a_curve_breaks_in_the_table_where_its_own_interval_meets_the_floor(fold
         assert breaks == met.iloc[0] if len(met) else np.isnan(breaks)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_one_seed_has_estimates_of_worth_without_intervals(tmp_path: Path) -> None:
     write(tmp_path, Made(probed=True, seeds=1))
     render(tmp_path, formats=["md", "csv"])

@@ -1,28 +1,23 @@
 """Features by content: what has been encoded once is not encoded again while there is room for it.
 
-The stores of the cache are CACHE/MODALITY/NAME: one for each encoder of voice or face, and one for the words of each
-study; CACHE/bins/NAME is for voices or faces averaged onto the time bins of a model. Words and bins are soon made
-again, so ``cached`` keeps these together under a limit by removing whole stores, the least recently used first, and
-never one that a living process has used: no row that somebody reads is ever moved or changed. So the limit is exceeded
-where the studies that are running need more. Voices and faces may have taken days: they neither count nor are removed.
+The stores of the cache (``features.rows``) are CACHE/MODALITY/NAME: one for each encoder of voice or face, and one for
+the words of each study; CACHE/bins/NAME is for voices or faces averaged onto the time bins of a model. Words and bins
+are soon made again, so ``cached`` keeps these together under a limit by removing whole stores, the least recently used
+first, and never one that a living process has used: no row that somebody reads is ever moved or changed. So the limit
+is exceeded where the studies that are running need more. Voices and faces may have taken days: they neither count nor
+are removed.
 
 What is there can be read where the cache cannot be written to; then nothing is removed either.
-
-A store is a folder with one growing file of float32 rows and an index of (key, first row, rows). The key is a hash of
-the content and of every setting of the encoder, so nothing in a store is ever stale. The index is replaced after the
-rows it names are on disk; rows past its end come from an interrupted run and are overwritten.
 """
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import os
 import shutil
 import time
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,23 +28,16 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from dual_bench.types import IntArray, Ragged, UserError
+from dual_bench.features.rows import FORBIDDEN, INDEX, LOCKS, ROWS, EncodeRows, FeatureStore, Told, unheard
+from dual_bench.types import Ragged, UserError
 
-EncodeRows = Callable[[list[int]], Iterable[tuple[int, NDArray[np.float32]]]]
-"""Positions still to encode -> (position, rows (T, width)) in any order; those that are known already are ignored."""
-
-_FLUSH_ROWS = 200_000
-_FLUSH_SECONDS = 10.0
-"""What may be lost when a run is killed."""
-_ROWS, _INDEX, _USED, _USER = "rows.f32", "index.npz", "used", ".user"
+_USED, _USER = "used", ".user"
 _GONE = ".gone-"
 """How the name of a store begins that is being removed."""
 _LIMIT = "20 GB"
 BINS = "bins"
 _LIMITED = ("text", BINS)
 """The kinds of stores that the limit is for."""
-_LOCKS = 0o666
-"""Of files that everybody who shares a cache must be able to lock."""
 
 
 def default_folder() -> Path:
@@ -76,137 +64,9 @@ def key_of(parts: Iterable[str | bytes | NDArray[np.generic]]) -> str:
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class _Index:
-    """Of each key, 32 bytes, its first row and how many there are: ``keys`` (n,), ``places`` (n, 2)."""
-
-    keys: NDArray[np.bytes_]
-    places: IntArray
-
-    def find(self, keys: Sequence[str]) -> IntArray:
-        """Places (m, 2) of ``keys``; the first row is -1 where one is not here."""
-        wanted = _bytes_of(keys)
-        if not len(self.keys):
-            return np.full((len(wanted), 2), -1, np.int64)
-        order = np.argsort(self.keys)
-        at = np.searchsorted(self.keys, wanted, sorter=order)
-        at = order[np.minimum(at, len(order) - 1)]
-        return np.where((self.keys[at] == wanted)[:, None], self.places[at], -1)
-
-    def with_more(self, more: dict[str, tuple[int, int]]) -> _Index:
-        places = np.array(list(more.values()), np.int64).reshape(-1, 2)
-        return _Index(np.concatenate([self.keys, _bytes_of(list(more))]), np.concatenate([self.places, places]))
-
-    @property
-    def end(self) -> int:
-        """The first row that is free."""
-        return int(self.places.sum(axis=1).max(initial=0))
-
-
-def _bytes_of(keys: Sequence[str]) -> NDArray[np.bytes_]:
-    return np.frombuffer(bytes.fromhex("".join(keys)), "S32")
-
-
-class FeatureStore:
-    """Sequences of ``width`` float32 features by key, in ``folder``."""
-
-    def __init__(self, folder: Path, width: int) -> None:
-        self.folder = folder
-        self.width = width
-        self._values = folder / _ROWS
-        self._index = folder / _INDEX
-
-    def ensure(self, keys: Sequence[str], encode: EncodeRows) -> tuple[Ragged, int]:
-        """The sequences of ``keys``, memory-mapped, and how many had to be encoded now."""
-        places, encoded = self._filled(keys, encode)
-        return self._rows(places, keys), encoded
-
-    def fill(self, keys: Sequence[str], encode: EncodeRows) -> int:
-        """Store what ``encode`` gives of those ``keys`` that are not here yet, and say how many these are."""
-        return self._filled(keys, encode)[1]
-
-    def find(self, keys: Sequence[str]) -> Ragged:
-        """The sequences of ``keys``, memory-mapped; KeyError where one was never stored."""
-        return self._rows(self._read_index().find(keys), keys)
-
-    def _filled(self, keys: Sequence[str], encode: EncodeRows) -> tuple[IntArray, int]:
-        """The places of ``keys`` with all that ``encode`` gives, and how many were stored now."""
-        places = self._read_index().find(keys)
-        if (places[:, 0] >= 0).all():
-            return places, 0
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / "lock", mode=_LOCKS):
-            index = self._read_index()
-            index, encoded = self._append(index, keys, index.find(keys)[:, 0] < 0, encode)
-            return index.find(keys), encoded
-
-    def _rows(self, places: IntArray, keys: Sequence[str]) -> Ragged:
-        missing = np.flatnonzero(places[:, 0] < 0)
-        if len(missing):
-            raise KeyError(keys[missing[0]])
-        return Ragged.map(self._values, self.width, *np.ascontiguousarray(places.T))
-
-    def _append(
-        self, index: _Index, keys: Sequence[str], missing: NDArray[np.bool_], encode: EncodeRows
-    ) -> tuple[_Index, int]:
-        first: dict[str, int] = {}
-        for i in np.flatnonzero(missing).tolist():
-            first.setdefault(keys[i], i)
-        more: dict[str, tuple[int, int]] = {}
-        end = flushed = index.end
-        when = time.monotonic()
-        with open(self._values, "r+b" if self._values.exists() else "w+b") as file:
-            file.truncate(end * self.width * 4)
-            file.seek(0, os.SEEK_END)
-            for position, rows in encode(list(first.values())):
-                key = keys[position]
-                if key in more or key not in first:
-                    continue
-                if rows.ndim != 2 or rows.shape[1] != self.width or not np.isfinite(rows).all():
-                    raise UserError(
-                        f"features of item {position}: expected finite numbers of shape (steps, {self.width}), "
-                        f"found shape {rows.shape}{'' if np.isfinite(rows).all() else ' with NaN or infinity'}"
-                    )
-                file.write(np.ascontiguousarray(rows, np.float32).tobytes())
-                more[key] = (end, len(rows))
-                end += len(rows)
-                if end - flushed > _FLUSH_ROWS or time.monotonic() - when > _FLUSH_SECONDS:
-                    self._commit(file.fileno(), file.flush, index.with_more(more))
-                    flushed, when = end, time.monotonic()
-            index = index.with_more(more)
-            self._commit(file.fileno(), file.flush, index)
-        return index, len(more)
-
-    def _commit(self, descriptor: int, flush: Callable[[], None], index: _Index) -> None:
-        flush()
-        os.fsync(descriptor)
-        temporary = self._index.with_name(f".index.{os.getpid()}.tmp.npz")
-        with temporary.open("wb") as file:
-            np.savez(file, keys=index.keys.view(np.uint8).reshape(-1, 32), places=index.places)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._index)
-
-    def _read_index(self) -> _Index:
-        try:
-            with self._index.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-                index = _Index(np.ascontiguousarray(saved["keys"]).view("S32").reshape(-1), saved["places"])
-        except FileNotFoundError:
-            return _Index(np.empty(0, "S32"), np.empty((0, 2), np.int64))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"the feature cache {self.folder} is damaged ({error}); remove that folder") from error
-        size = self._values.stat().st_size if self._values.exists() else 0
-        if index.end * self.width * 4 > size:
-            raise UserError(
-                f"the feature cache {self.folder} is damaged ({self._values.name} is too short); remove that folder"
-            )
-        return index
-
-
-# ------------------------------------------------------------------------------------- the cache and its limit
-
-
-def cached(folder: Path, width: int, keys: Sequence[str], encode: EncodeRows) -> tuple[Ragged, int]:
+def cached(
+    folder: Path, width: int, keys: Sequence[str], encode: EncodeRows, told: Told = unheard
+) -> tuple[Ragged, int]:
     """``FeatureStore.ensure`` in the store ``folder``, CACHE/MODALITY/NAME, which stays as long as this process lives.
 
     Then stores of words and bins that nobody uses are removed, the least recently used first, until what is left of
@@ -214,7 +74,7 @@ def cached(folder: Path, width: int, keys: Sequence[str], encode: EncodeRows) ->
     """
     limit, cache = _limit(), folder.parents[1]
     marked = folder.parent.name in _LIMITED and _use(folder)
-    found = FeatureStore(folder, width).ensure(keys, encode)
+    found = FeatureStore(folder, width, told).ensure(keys, encode)
     if marked:
         with suppress(OSError):  # it is only housekeeping
             _evict(cache, limit)
@@ -244,7 +104,7 @@ def _use(folder: Path) -> bool:
             now = time.time_ns()  # finer than the clock of the file system
             os.utime(used, ns=(now, now))
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno not in FORBIDDEN:
             raise
         return False
     return True
@@ -252,7 +112,7 @@ def _use(folder: Path) -> bool:
 
 def _stores_lock(cache: Path) -> FileLock:
     """What everything below is done under."""
-    return FileLock(cache / "stores.lock", mode=_LOCKS)
+    return FileLock(cache / "stores.lock", mode=LOCKS)
 
 
 @dataclass(frozen=True)
@@ -268,7 +128,7 @@ def _user(cache: Path) -> _User:
     name = uuid4().hex
     path = _lock_of(cache, name)
     path.parent.mkdir(exist_ok=True)
-    lock = FileLock(path, mode=_LOCKS)
+    lock = FileLock(path, mode=LOCKS)
     lock.acquire()
     return _User(name, lock)
 
@@ -285,7 +145,7 @@ def _alive(cache: Path, user: str) -> bool:
     if not path.exists():
         return False
     try:
-        with FileLock(path, timeout=0, mode=_LOCKS):
+        with FileLock(path, timeout=0, mode=LOCKS):
             pass
     except OSError:  # a Timeout is one
         return True
@@ -318,7 +178,7 @@ def _stores(cache: Path) -> Iterator[tuple[int, Path, int]]:
             if folder.name.startswith(_GONE):
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
-            found = {name: folder / name for name in (_USED, _INDEX, _ROWS) if (folder / name).is_file()}
+            found = {name: folder / name for name in (_USED, INDEX, ROWS) if (folder / name).is_file()}
             if found:
                 facts = {name: path.stat() for name, path in found.items()}
                 when = facts.get(_USED) or max(facts.values(), key=lambda fact: fact.st_mtime_ns)

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from dual_bench.features import openvino_model
 from dual_bench.features.cache import cached, content_key
 from dual_bench.features.encoder import EncoderSpec, TextEncoder
+from dual_bench.features.rows import FeatureStore, Told, unheard
 from dual_bench.features.weights import digest, from_hub
 from dual_bench.types import IntArray, Ragged, UserError
 
@@ -245,19 +246,20 @@ def encode_texts(
     cache: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
     sealed: int = 0,
+    told: Told = unheard,
 ) -> tuple[Ragged, int]:
     """Token embeddings of ``texts`` in their order, and how many distinct ones were encoded now.
 
-    ``progress`` is told how many of how many texts are encoded.
+    ``progress`` is told how many of how many texts are encoded, ``told`` what was found damaged.
 
     The last bits of an embedding depend on the batch it was computed in. So batches are made from the whole set,
-    in one order, and each set has a store of its own: it has the same bytes whatever was encoded before it.
+    in one order, and each set has a store of its own: it has the same bytes whatever was encoded before it, or is made
+    again because it was damaged.
     The first ``sealed`` texts have batches of their own: no bit of them depends on the others.
     """
     if not texts:
         return Ragged(np.empty((0, encoder.width), np.float32), *np.zeros((2, 0), np.int64)), 0
-    first = set(texts[:sealed])
-    parts = [sorted(first), sorted(set(texts) - first)]
+    parts = _parts_of(texts, sealed)
     distinct = parts[0] + parts[1]
     row = {text: i for i, text in enumerate(distinct)}
 
@@ -271,9 +273,29 @@ def encode_texts(
                 yield row[text], tokens
             done += len(batch)
 
-    folder = cache / "text" / content_key(encoder.name, encoder.device, repr(len(first)), *distinct)[:32]
-    ragged, encoded = cached(folder, encoder.width, [content_key(text) for text in distinct], encode)
+    folder, keys = _folder_of(parts, encoder, cache), [content_key(text) for text in distinct]
+    ragged, encoded = cached(folder, encoder.width, keys, encode, told)
     return ragged.select(np.array([row[text] for text in texts], np.int64)), encoded
+
+
+def still_to_encode(texts: Sequence[str], encoder: TextEncoder, cache: Path, sealed: int = 0) -> list[str]:
+    """The distinct ones of ``texts`` that ``encode_texts`` would have to encode now."""
+    parts = _parts_of(texts, sealed)
+    distinct = parts[0] + parts[1]
+    missing = FeatureStore(_folder_of(parts, encoder, cache), encoder.width).missing(list(map(content_key, distinct)))
+    return [distinct[i] for i in np.flatnonzero(missing)]
+
+
+def _parts_of(texts: Sequence[str], sealed: int) -> tuple[list[str], list[str]]:
+    """The distinct texts in one order: those of the first ``sealed``, and the others."""
+    first = set(texts[:sealed])
+    return sorted(first), sorted(set(texts) - first)
+
+
+def _folder_of(parts: tuple[list[str], list[str]], encoder: TextEncoder, cache: Path) -> Path:
+    """The store of a set of texts."""
+    key = content_key(encoder.name, encoder.device, repr(len(parts[0])), *parts[0], *parts[1])
+    return cache / "text" / key[:32]
 
 
 def _batches(texts: Iterable[str], encoder: TextEncoder) -> list[list[str]]:
@@ -301,7 +323,9 @@ Alter = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Token embeddings (T, d) to others (T', d)."""
 
 
-def alter_tokens(clean: Ragged, changes: Sequence[tuple[str, Alter] | None]) -> tuple[Ragged, int]:
+def alter_tokens(
+    clean: Ragged, changes: Sequence[tuple[str, Alter] | None], told: Told = unheard
+) -> tuple[Ragged, int]:
     """Sequence i of ``clean``, from ``encode_texts``, as change i makes it, and how many were made now; None leaves
     it as it is, and so does any change where no sequence has a token.
 
@@ -316,7 +340,7 @@ def alter_tokens(clean: Ragged, changes: Sequence[tuple[str, Alter] | None]) -> 
     def make(positions: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         return ((p, named[p][1](np.asarray(clean[where[p]]))) for p in positions)
 
-    made, count = cached(clean.source.parent, clean.width, keys, make)
+    made, count = cached(clean.source.parent, clean.width, keys, make, told)
     starts, lengths = clean.starts.copy(), clean.lengths.copy()
     starts[where], lengths[where] = made.starts, made.lengths
     return Ragged.map(clean.source, clean.width, starts, lengths), count

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from dual_bench.report.unfinished import unfinished
+from dual_bench.report.unfinished import ended, unfinished
 from dual_bench.schema import CellInfo, RunInfo
 from dual_bench.stats.frame import system_name
 from dual_bench.store import Run, RunFolder
@@ -35,15 +35,19 @@ def _one(runs: Sequence[Run], folder: Path) -> Run:
         return first
     for other in others:
         _check_comparable(first, other)
+    by_plan: dict[str, list[Run]] = {}
+    for run in runs:
+        by_plan.setdefault(run.info.digest, []).append(run)
+    told = [sentence for parts in by_plan.values() for sentence in _told(parts)]
     owners: dict[tuple[str, str, str], Run] = {}
     cells: dict[tuple[Any, ...], tuple[Run, CellInfo]] = {}
     notes: dict[str, None] = {}
-    for run in runs:
+    for run in map(_together, by_plan.values()):
         for cell in run.cells:
             if _training(cell) in cells and cells[_training(cell)][1].sha256 == cell.sha256:
-                continue  # parts of one plan, or a cell that one took from the other
+                continue  # a cell that one took from the other
             owner = owners.setdefault((cell.model, cell.variant, cell.regime), run)
-            if owner is not run and owner.info.digest != run.info.digest:
+            if owner is not run:
                 # seeds of one system may not come from two ways of making it
                 notes[
                     f"{_name(owner)} and {_name(run)} both hold {system_name(cell.model, cell.variant)}, trained "
@@ -51,7 +55,6 @@ def _one(runs: Sequence[Run], folder: Path) -> Run:
                 ] = None
                 continue
             cells.setdefault(_training(cell), (run, cell))
-    told = [f"{_name(run)}: {sentence}" for run in runs for sentence in (*run.faults, *unfinished(run))]
     return Run(
         RunFolder(folder),
         _info([run.info for run in runs], [cell.digest for _, cell in cells.values()]),
@@ -61,6 +64,38 @@ def _one(runs: Sequence[Run], folder: Path) -> Run:
         faults=(*told, *notes),
         parts_of=tuple(runs),
     )
+
+
+def _together(parts: Sequence[Run]) -> Run:
+    """Parts of one plan as one run, its cells in the order of the plan; missing is what none of them has."""
+    first, *others = parts
+    if not others:
+        return first
+    found: dict[str, tuple[Run, CellInfo]] = {}
+    for part in parts:
+        for cell in part.cells:
+            found.setdefault(cell.digest, (part, cell))
+    there = [digest for digest in first.info.cells if digest in found]
+    return Run(
+        first.folder,
+        first.info.model_copy(update={"status": "complete", "problem": None}),  # what is missing tells the rest
+        tuple(found[digest][1] for digest in there),
+        {digest: found[digest][0].files[digest] for digest in there},
+        first.texts,
+        tuple(digest for digest in first.info.cells if digest not in found),
+        tuple(one for part in parts for one in part.failed if one.digest not in found),
+    )
+
+
+def _told(parts: Sequence[Run]) -> Iterator[str]:
+    """What is to be said of the parts of one plan: of each what could not be read, of all together what is missing."""
+    whole = _together(parts)
+    yield from (f"{_name(part)}: {sentence}" for part in parts for sentence in part.faults)
+    more = len(parts) - 1
+    name = f"{_name(whole)} and {more} more {'part' if more == 1 else 'parts'} of its plan" if more else _name(whole)
+    yield from (f"{name}: {sentence}" for sentence in unfinished(whole))
+    if more and whole.missing:
+        yield from (f"{_name(part)}: {sentence}" for part in parts if (sentence := ended(part.info)))
 
 
 def _training(cell: CellInfo) -> tuple[Any, ...]:
@@ -150,7 +185,7 @@ def _info(infos: Sequence[RunInfo], cells: Sequence[str]) -> RunInfo:
             "digest": digest if len({info.digest for info in infos}) > 1 else first.digest,
             "cells": tuple(cells),
             "tuning": first.tuning and first.tuning.model_copy(update={"systems": systems}),
-            "status": "complete",  # what is not is said of each run
+            "status": "complete",  # what is not is said of each plan
             "problem": None,
         }
     )

@@ -145,7 +145,7 @@ def infos(run: Run) -> list[RunInfo]:
 
 def _plans(run: Run) -> str:
     """The plan of the run as JSON; a list of those that were run, where it was merged from several."""
-    plans = [info.plan for info in infos(run)]
+    plans = list({info.digest: info.plan for info in infos(run)}.values())
     return json.dumps(plans if len(plans) > 1 else plans[0], indent=2, ensure_ascii=False)
 
 

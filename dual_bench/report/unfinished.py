@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from dual_bench.catalog import format_settings, parse_spec
+from dual_bench.schema import RunInfo
 from dual_bench.stats.frame import system_name
 from dual_bench.store import Run
 
@@ -12,22 +13,55 @@ MATCHED = "matched"
 """The regime in which each corruption at each rate is met by a model that was trained on just that."""
 
 
+_SHOWN = 4
+"""Failures that are told in full."""
+
+
 def unfinished(run: Run) -> tuple[str, ...]:
     """What is missing, damaged or made by different code, in plain words; nothing of a run that is whole."""
-    info, missing, said = run.info, len(run.missing), []
-    if missing:
-        said.append(
-            f"{missing} of {len(info.cells)} cells {'is' if missing == 1 else 'are'} missing or damaged "
-            f"({', '.join(digest[:12] for digest in run.missing[:8])}{', …' if missing > 8 else ''}). "
-            f"{' '.join(_gaps(run))} Running the same command again computes what is missing."
-        )
-    if info.status != "complete":
-        what = "The run is not at its end yet, or was killed" if info.status == "running" else "The run came to no end"
-        said.append(f"{what}{f' ({info.problem})' if info.problem else ''}.")
+    said = [sentence for sentence in (_lacking(run), _failed(run), ended(run.info)) if sentence]
     codes = sorted({cell.code for cell in run.cells})
     if len(codes) > 1:
         said.append(f"The cells were made by different code: {'; '.join(codes)}.")
     return tuple(said)
+
+
+def _lacking(run: Run) -> str:
+    """Which cells are not there; nothing where all are."""
+    info, missing = run.info, len(run.missing)
+    if not missing:
+        return ""
+    gaps = " ".join(_gaps(run))
+    if info.status == "partial":
+        return (
+            f"This folder holds a part of the plan, {len(info.cells) - missing} of {len(info.cells)} cells. {gaps} "
+            "`dual-bench report` of the folders of all parts shows the whole."
+        )
+    return (
+        f"{missing} of {len(info.cells)} cells {'is' if missing == 1 else 'are'} missing or damaged "
+        f"({', '.join(digest[:12] for digest in run.missing[:8])}{', …' if missing > 8 else ''}). {gaps} Running the "
+        "same command again computes what is missing."
+    )
+
+
+def _failed(run: Run) -> str:
+    """Which of the missing cells were tried and came to nothing, and why."""
+    if not run.failed:
+        return ""
+    whys = [
+        f"{system_name(one.model, one.variant)}, trained {one.regime}, seed {one.seed}: {one.error}"
+        for one in run.failed[:_SHOWN]
+    ]
+    more = len(run.failed) - len(whys)
+    return f"{len(run.failed)} of them failed: {'; '.join(whys)}{f'; and {more} more' if more else ''}."
+
+
+def ended(info: RunInfo) -> str:
+    """How a run came to its end, where it did not do all that it set out to do."""
+    if info.status in ("complete", "partial"):
+        return ""
+    what = "The run is not at its end yet, or was killed" if info.status == "running" else "The run came to no end"
+    return f"{what}{f' ({info.problem})' if info.problem else ''}."
 
 
 def _gaps(run: Run) -> Iterator[str]:
