@@ -31,10 +31,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@npm install --silent --prefix $(VENV) --no-save --no-package-lock --ignore-scripts --fetch-retries=1 axe-core@4.11.0 || echo "no axe-core: the test that uses it is skipped"
 	@touch $@
 
-chaos: $(VENV)/.installed-dev ## kill a run at fifty random moments; about fifteen minutes
+chaos: $(VENV)/.installed-dev ## kill a run at fifty random moments, and compare what it ends with; about ten minutes
 	CHAOS=50 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_chaos.py
 
-bench: $(VENV)/.installed-dev ## speeds, each as a ratio to a named alternative in the same run; what is not met does not fail it; 25 minutes
+bench: $(VENV)/.installed-dev ## speeds, each as a ratio to a named alternative in the same run; what is not met does not fail it; 35 minutes
 	$(BIN)/python benchmarks/all.py --data $(DATA) --out reports/reference
 
 reference: $(VENV)/.installed-dev ## the reference report, from its rows where they are there; and what the noise does to the real lines in DATA
