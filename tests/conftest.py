@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported, so no fixture comes early enough
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as of a job in the background; tests interrupt what they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 LONGEST = (
     "test_planted.py",
     "test_study.py",
