@@ -236,7 +236,7 @@ def _carry_out(
     from dual_bench.features.cache import default_folder
     from dual_bench.types import DualBenchError
 
-    with _manner(plan, place, work) as how, progress() as report:
+    with _manner(place, work) as how, progress() as report:
         if watch is not None:
             report = watch.watching(report)
         result = runner.run(
@@ -271,7 +271,7 @@ def _carry_out(
 
 
 @contextmanager
-def _manner(plan: Plan, place: PlaceFlags, work: WorkFlags) -> Iterator[Manner]:
+def _manner(place: PlaceFlags, work: WorkFlags) -> Iterator[Manner]:
     """How the run is to go about it; a cluster is connected to as long as the block lasts."""
     from dual_bench.catalog import did_you_mean
     from dual_bench.runner import Manner

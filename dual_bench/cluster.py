@@ -150,6 +150,7 @@ def connected(address: str = "", jobs: int = 0, gpu_share: float = 0.0) -> Itera
     except ImportError:
         raise UserError("--engine ray needs Ray; install it by: pip install 'dual-bench[cluster]'") from None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
+    # a task without a GPU sees what its node sees, as Ray has announced for later, with a warning until then
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     path = os.pathsep.join([*_own_paths(), *filter(None, [os.environ.get("PYTHONPATH")])])
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "address": address or "local"}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -125,6 +126,19 @@ def widths_of(corpus: Corpus, using: Encoders) -> Widths:
         return signal.items.width if isinstance(signal.items, Ragged) else int(signal.items[0].shape[1])
 
     return Widths(width("audio"), width("vision"), using.text.width)
+
+
+def identity(asked: Asked, cell: Cell) -> dict[str, Any]:
+    """What tells a cell from others of the plan, as its records and rows have it."""
+    return {
+        "model": cell.variant.model,
+        "variant": cell.variant.changed,
+        "regime": cell.regimen.regime,
+        "seed": cell.seed,
+        "fold": asked.corpus.folds[cell.fold].name,
+        "corruption": cell.regimen.corruption,
+        "rate": cell.regimen.rate,
+    }
 
 
 def encode_all(asked: Asked, cache: Path, report: Report = in_silence) -> Encoded:

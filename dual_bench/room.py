@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from dual_bench import probe, store
 from dual_bench.plan import Cell, depends_on_model
-from dual_bench.prepare import Asked
+from dual_bench.prepare import Asked, identity
 from dual_bench.seeding import generator
 from dual_bench.shards import Training
 from dual_bench.store import RunFolder
@@ -110,13 +109,7 @@ def _write(
         scores[len(numbers) :] = probe.settled(probed, scores[0], reads)
     began = time.perf_counter()
     measured = _measured(words, shared, rows).reindex(range(len(conditions) * len(rows)))
-    who: dict[str, Any] = {
-        "model": cell.variant.model,
-        "variant": cell.variant.changed,
-        "regime": cell.regimen.regime,
-        "seed": cell.seed,
-        "fold": asked.corpus.folds[cell.fold].name,
-    }
+    who = identity(asked, cell)
     utterances = [asked.corpus.utterances[i] for i in rows]
     table = store.prediction_table({"cell": cell.digest, **who}, conditions, utterances, scores, measured)
     folder.write_cell(

@@ -8,10 +8,10 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,9 +26,9 @@ from dual_bench.job import THREADS, Job, Outcome
 from dual_bench.journal import Failure, Journal, failure
 from dual_bench.lock import Holder, held
 from dual_bench.plan import Cell, Plan
-from dual_bench.prepare import Asked, Encoded, ask, encode_all, in_silence, training_job
+from dual_bench.prepare import Asked, Encoded, ask, encode_all, identity, in_silence, training_job
 from dual_bench.processes import cores
-from dual_bench.shards import Shard, done, trainings
+from dual_bench.shards import Shard, Training, done, trainings
 from dual_bench.tracking import Tracker, check_tracker, tracker_of
 from dual_bench.training import Queries
 from dual_bench.types import ANY_TEXT, DAMAGED, SPLITS, Condition, DualBenchError, Fold, IntArray, Report
@@ -96,10 +96,11 @@ def run(
     asked = ask(plan, study, data, cache, training.resolve_device(device), report)
     folder = folder_of(asked, reports, out, how.shard)
     folder.claim(asked.digest)
+    new = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
     engine = how.engine or Local(jobs or (cores() if asked.device == "cpu" else 1))
     with (
         held(folder.path, lambda other: report("waiting", 0, 0, f"in use by {other or 'another process'}")) as died,
-        folder.left_clean(),
+        folder.left_clean(new),
         Journal(folder.log_file) as journal,
     ):
         folder.claim(asked.digest)
@@ -128,8 +129,8 @@ class _Sitting:
         """Encode everything, do what is still to do, and tell the log how it went."""
         began = time.perf_counter()
         self.folder.sweep()
-        groups = trainings(self.asked.wanted)
-        wanted = [cell for group in (self.how.shard.of(groups) if self.how.shard else groups) for cell in group]
+        part = self.how.shard.of(self.groups) if self.how.shard else self.groups
+        wanted = [cell for group in part for cell in group]
         finished = done(self.folder, wanted, self.how.weights)
         self.folder.forget_failures(finished)
         missing = [cell for cell in wanted if cell.digest not in finished]
@@ -148,6 +149,11 @@ class _Sitting:
         info = self.folder.info()
         self._end(info.status, info.problem, began)
         return found
+
+    @cached_property
+    def groups(self) -> list[Training]:
+        """The cells of the whole plan that share their training."""
+        return trainings(self.asked.wanted)
 
     def _begin(self, finished: int, missing: int, died: Holder | None) -> None:
         self.journal.tell(
@@ -187,8 +193,8 @@ class _Sitting:
             folder.write_texts(texts)  # the same bytes, unless they were damaged
             return RunResult(folder.path, 0, len(finished), 0, ready.encoded)
         sittings = 1 + (earlier.provenance.sittings if earlier else 0)
-        engine = self.engine.name, self.engine.side_by_side
-        environment = provenance.gather(ready.device, THREADS, engine[1], sittings, engine[0])
+        by = self.engine
+        environment = provenance.gather(ready.device, THREADS, by.side_by_side, sittings, by.name)
         environment = environment.model_copy(update={"packing": ready.packing})
         info = _describe(ready, environment).model_copy(update={"found": earlier.found if earlier else 0})
         folder.write_info(info)
@@ -197,11 +203,10 @@ class _Sitting:
             pending = _borrow(ready, missing, reports, environment, self.how.weights)
             info = info.model_copy(update={"found": info.found + len(missing) - len(pending)})
             folder.write_info(info)
-            failed = self._work_off(ready, pending, len(finished) + len(missing), environment)
+            trained, failed = self._work_off(ready, pending, len(finished) + len(missing), environment)
         except BaseException as error:
             folder.write_info(info.model_copy(update={"status": "failed", "problem": _problem(error)}))
             raise
-        trained = done(folder, pending)
         update: dict[str, object] = {"status": "complete"}
         if failed:
             problem = f"{len(failed)} of {len(trainings(pending))} trainings failed: {failed[0]}"
@@ -215,12 +220,14 @@ class _Sitting:
 
     def _work_off(
         self, ready: Prepared, pending: Sequence[Cell], total: int, environment: schema.Provenance
-    ) -> list[str]:
-        """Train, predict and store the ``pending`` cells, of ``total``; those that share their training together. What
-        comes to nothing is recorded, and named with its reason."""
+    ) -> tuple[list[str], list[str]]:
+        """Train, predict and store the ``pending`` cells, of ``total``; those that share their training together. The
+        digests of those that are stored, and the trainings that came to nothing, which are recorded, with the reason of
+        each."""
         groups = trainings(pending)
-        whole = {group[0].training: group for group in trainings(ready.wanted)}
+        whole = {group[0].training: group for group in self.groups}
         waiting = {number: group[0].title for number, group in enumerate(groups)}
+        trained: list[str] = []
         failed: list[str] = []
         finished = total - len(pending)
 
@@ -243,13 +250,14 @@ class _Sitting:
                     for cell in group:
                         outcome = came.result[cell.packed.index(cell.seed)]
                         info = _store_cell(ready, cell, outcome, job.queries, environment)
+                        trained.append(cell.digest)
                         self._trained(cell, info, came.host)
                         if tracker is not None:
                             tracker.cell(info)
                 finished += len(group)
                 del waiting[number]
                 tell()
-        return failed
+        return trained, failed
 
     def _trained(self, cell: Cell, info: schema.CellInfo, host: str) -> None:
         self.journal.tell(
@@ -359,14 +367,12 @@ def _store_cell(
     ready: Prepared, cell: Cell, outcome: Outcome, queries: Queries, environment: schema.Provenance
 ) -> schema.CellInfo:
     """Spread the scores over the conditions, join the labels, write."""
-    who = _who(ready, cell)
+    who = identity(ready, cell)
     return ready.folder.write_cell(
         _table(ready, cell, who, outcome, queries),
         outcome.weights,
         digest=cell.digest,
         **who,
-        corruption=cell.regimen.corruption,
-        rate=cell.regimen.rate,
         parameters=outcome.parameters,
         radius=None if outcome.certificate is None else outcome.certificate.radius,
         best_epoch=outcome.fit.best_epoch,
@@ -383,9 +389,7 @@ def _store_failure(ready: Prepared, cell: Cell, why: Failure, host: str, environ
     ready.folder.write_failure(
         schema.FailedCell(
             digest=cell.digest,
-            **_who(ready, cell),
-            corruption=cell.regimen.corruption,
-            rate=cell.regimen.rate,
+            **identity(ready, cell),
             error=why.error,
             traceback=why.traceback,
             when=provenance.now(),
@@ -393,17 +397,6 @@ def _store_failure(ready: Prepared, cell: Cell, why: Failure, host: str, environ
             code=provenance.code(environment),
         )
     )
-
-
-def _who(ready: Prepared, cell: Cell) -> dict[str, Any]:
-    """What tells the cell from others of the plan."""
-    return {
-        "model": cell.variant.model,
-        "variant": cell.variant.changed,
-        "regime": cell.regimen.regime,
-        "seed": cell.seed,
-        "fold": ready.corpus.folds[cell.fold].name,
-    }
 
 
 def _table(ready: Prepared, cell: Cell, who: dict[str, str | int], outcome: Outcome, queries: Queries) -> pa.Table:

@@ -215,9 +215,9 @@ class RunFolder:
         check_writable(self.path)
 
     @contextmanager
-    def left_clean(self) -> Iterator[None]:
-        """Where no run has begun in the folder at the end, there is nothing in it, nor is it there, nor a folder above
-        it that has nothing else. For who holds its lock, which goes too: ``held`` notices that."""
+    def left_clean(self, new: Sequence[Path]) -> Iterator[None]:
+        """Where no run has begun in the folder at the end, there is nothing in it, nor is it there if it was ``new``,
+        nor the folders above it that were. For who holds its lock, which goes too: ``held`` notices that."""
         try:
             yield
         finally:
@@ -225,7 +225,7 @@ class RunFolder:
                 for file in filter(_passing, self.path.iterdir()):
                     file.unlink(missing_ok=True)
                 with suppress(OSError):  # something else is in there
-                    for path in (self.path, *self.path.parents):
+                    for path in new:
                         path.rmdir()
 
     def sweep(self) -> None:

@@ -407,3 +407,16 @@ def test_provenance_in_a_checkout_has_the_commit_and_whether_files_were_changed(
     assert (clean.commit, clean.dirty) == (git("rev-parse", "HEAD"), False)
     (tmp_path / "provenance.py").write_text("two\n")
     assert provenance.gather("cpu", 1, 1).dirty is True
+
+
+def test_where_no_run_begins_what_was_new_goes_and_what_was_there_stays(tmp_path: Path) -> None:
+    above = tmp_path / "there"
+    above.mkdir()
+    for new in ([above / "run"], []):
+        folder = RunFolder(above / "run")
+        folder.path.mkdir(exist_ok=True)
+        with folder.left_clean(new):
+            folder.log_file.touch()
+        assert folder.path.exists() == (not new)
+        assert above.exists()
+    assert list(folder.path.iterdir()) == []
