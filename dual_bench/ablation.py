@@ -7,17 +7,17 @@ the results: a report needs nothing else. The comparisons are in ``stats.effects
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from dual_bench.catalog import METRICS, format_settings, parse_spec, validated
+from dual_bench.catalog import METRICS, format_settings, joined_spec, parse_spec, validated
 from dual_bench.plan import Design, Plan, Regime, Variant, check_names, once, read_fields, variants
 from dual_bench.schema import ComparisonInfo, Expected, StudyInfo, Term
 from dual_bench.stats.frame import system_name
-from dual_bench.study import find_study
+from dual_bench.study import find_study, read_file
 from dual_bench.types import UserError
 
 Change = dict[str, bool | int | float | str]
@@ -65,8 +65,8 @@ class Study(Design):
     """The quantities that the expectation is about; every other is looked at, but decides nothing."""
     baseline: str = "dual"
     variants: tuple[VariantOf, ...] = ()
-    factors: tuple[Factor, ...] = ()
-    """In place of variants: a full factorial, every factor on and off with every other."""
+    factors: Annotated[tuple[Factor, ...], Field(max_length=8)] = ()
+    """In place of variants: a full factorial, every factor on and off with every other; 8 make 256 models."""
     interactions: Expected = "none"
     """What is expected of the two-way interactions of the factors."""
 
@@ -76,12 +76,13 @@ class Study(Design):
         return once(values)
 
 
-def read_study(name: str, overrides: Mapping[str, Any]) -> tuple[Plan, StudyInfo]:
-    """The plan of study ``name`` with ``overrides`` in place of its fields, and the record of its comparisons.
+def read_study(name: str, overrides: Mapping[str, Any], code: Collection[str] = ()) -> tuple[Plan, StudyInfo]:
+    """The plan of study ``name`` with ``overrides`` in place of its fields, and the record of its comparisons; ``code``
+    as in ``plan.read_plan``.
 
     UserError where something is unknown, a variant is its baseline, or a change of metric leaves the margin behind.
     """
-    fields, where = read_fields(name, overrides)
+    fields, where = read_fields(name, overrides, code)
     what = f"study {where}"
     if "models" in fields:
         raise UserError(f"{what} compares models; use `dual-bench run {name}`")
@@ -144,7 +145,7 @@ def _specs(study: Study, what: str) -> tuple[str, ...]:
 
 def _metric_of(name: str) -> str:
     """The metric that the margin of a study file is meant for."""
-    return str(read_fields(name, {})[0]["metric"])
+    return str(read_file(name)[0].get("metric", ""))
 
 
 def _said(value: object) -> str:
@@ -165,7 +166,7 @@ def _validated(spec: str, study: Study) -> Variant:
 
 
 def changed(baseline: str, changes: Iterable[Change]) -> str:
-    """The spec of the baseline with settings changed.
+    """The spec of the baseline with settings changed; UserError where that would be another model.
 
     >>> changed("dual:time_mixing=off", [{"sdm": False}, {"vdm": "plain"}])
     'dual:sdm=off,time_mixing=off,vdm=plain'
@@ -175,7 +176,7 @@ def changed(baseline: str, changes: Iterable[Change]) -> str:
     name, settings = parse_spec(baseline)
     for change in changes:
         settings |= change
-    return f"{name}:{format_settings(settings)}" if settings else name
+    return joined_spec(name, settings)
 
 
 def _system(variant: Variant) -> str:

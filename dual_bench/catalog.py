@@ -1,7 +1,10 @@
 """Look-up by name. A part of dual-bench is one file and one line here; nothing is imported until it is asked for.
 
-Wherever a name is accepted, ``package.module:attribute`` names a part of the user's own, and an installed package can
-give its parts names by entry points (``Catalog.plugins``). A name may carry settings: ``dual:sdm=off,width=32``.
+Of all kinds but metrics, ``package.module:attribute`` names a part of the user's own, and an installed package can give
+its parts names by entry points (``Catalog.plugins``). A name may carry settings: ``dual:sdm=off,width=32``.
+
+To load a part of the user's own runs its code. What a file mentions is loaded only where the command line names it too
+(``check_code``), and what a record of a run mentions is not loaded at all (``Catalog.known``).
 """
 
 from __future__ import annotations
@@ -10,15 +13,17 @@ import difflib
 import hashlib
 import importlib
 import json
+import os
+import shlex
 import sys
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+from dual_bench.limits import toml
 from dual_bench.types import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +48,8 @@ class Catalog:
     entries: Mapping[str, Entry]
     group: str = ""
     """The group of entry points by which installed packages add parts; empty where they cannot."""
+    own: bool = True
+    """Whether ``package.module:attribute`` names a part of the user's own."""
 
     @cached_property
     def plugins(self) -> Mapping[str, Entry]:
@@ -75,8 +82,11 @@ class Catalog:
         """The part called ``name``; UserError with the nearest name where there is none."""
         if name in self.entries:
             return _resolve(self.entries[name].target)
-        if name not in self.plugins and ":" not in name:
+        if not (name in self.plugins or self.is_own(name)):
             raise UserError(f"unknown {self.kind} '{name}'{did_you_mean(name, self.parts)}")
+        if self.is_own(name) and (here := os.getcwd()) not in sys.path:
+            # from now on, as worker processes inherit the path; last, so that no file here hides an installed package
+            sys.path.append(here)
         try:
             return _resolve(self._target(name))
         except Exception as error:  # of a file of the user's own, anything may come
@@ -87,6 +97,14 @@ class Catalog:
             hint = f"; did you mean '{near[0]}'?" if near else ""
             reason = str(error) or type(error).__name__
             raise UserError(f"{self.kind} '{name}'{origin} cannot be loaded: {reason}{hint}") from error
+
+    def is_own(self, name: str) -> bool:
+        """Whether a name stands for code of the user's own, ``package.module:attribute``."""
+        return self.own and ":" in name and name not in self.parts
+
+    def known(self, name: str) -> Any:
+        """The part called ``name``, None where nobody who installed dual-bench or a package of parts has one."""
+        return self.load(name) if name in self.parts else None
 
     def source(self, name: str) -> str:
         """sha256 of the file that a loaded part from elsewhere is in; empty for one that comes with dual-bench."""
@@ -144,8 +162,8 @@ def _scalar(text: str) -> bool | int | float | str:
     if text in ("on", "off"):
         return text == "on"
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = toml(f"value = {text}", text)["value"]
+    except UserError:
         return text
     return value if isinstance(value, bool | int | float | str) else text
 
@@ -181,8 +199,14 @@ def validated(kind: type[S], values: Mapping[str, Any], what: str) -> S:
             problem = f"the setting '{where}' is missing"
         else:
             problem = f"{where}: {first['msg'].removeprefix('Value error, ')}"
-            problem += f" (found {first['input']!r})" if where and first["type"] != "value_error" else ""
+            problem += f" (found {_short(first['input'])})" if where and first["type"] != "value_error" else ""
         raise UserError(f"{what}: {problem.removeprefix(': ')}") from None
+
+
+def _short(value: object) -> str:
+    """A value for people, of a long one the beginning."""
+    shown = repr(value)
+    return shown if len(shown) <= 200 else f"{shown[:199]}…"
 
 
 def split_specs(text: str) -> list[str]:
@@ -208,6 +232,18 @@ def format_settings(settings: Settings) -> str:
     """
     shown = {True: "on", False: "off"}
     return ",".join(f"{k}={shown[v] if isinstance(v, bool) else v}" for k, v in sorted(settings.items()))
+
+
+def joined_spec(name: str, settings: Settings) -> str:
+    """The spec of a part with settings; UserError where it would be read as that of another part.
+
+    >>> joined_spec("dual", {"width": 32, "sdm": False})
+    'dual:sdm=off,width=32'
+    """
+    spec = f"{name}:{format_settings(settings)}" if settings else name
+    if parse_spec(spec)[0] != name:
+        raise UserError(f"'{spec}': a setting of '{name}' has a ':' in it, which no spec can hold; leave it out")
+    return spec
 
 
 DATASETS = Catalog(
@@ -302,6 +338,7 @@ METRICS = Catalog(
         "acc2-non0": Entry("dual_bench.metrics:ACC2_NON0", "negative against positive, truth 0 left out"),
         "acc7": Entry("dual_bench.metrics:ACC7", "both rounded to the whole numbers -3..3 and equal"),
     },
+    own=False,  # a report loads them by what a record says
 )
 
 LAYOUTS = Catalog(
@@ -340,3 +377,56 @@ CATALOGS = {
     "encoders": ENCODERS,
     "layouts": LAYOUTS,
 }
+
+
+def is_folder(name: str) -> bool:
+    """Whether a corpus is named by its folder."""
+    return name not in DATASETS.entries and Path(name).is_dir()
+
+
+def corpus_spec(spec: str) -> tuple[str, Settings]:
+    """The part that loads the corpus ``spec``, and its settings: a catalogue name with settings, or the path of a
+    manifest CSV or of a folder that ``data extract`` wrote."""
+    name, settings = parse_spec(spec)
+    if is_folder(name):
+        return "extracted", {"path": name}
+    if not settings and name.endswith(".csv"):
+        return "manifest", {"path": name}
+    return name, settings
+
+
+def parts(fields: Mapping[str, Any]) -> Iterator[tuple[Catalog, str]]:
+    """Each part that the fields of a study, or of the plan in a record, name, valid fields or not, by the very name
+    that its catalogue is asked for when it is loaded."""
+    for field, catalog in (("dataset", DATASETS), ("models", MODELS), ("baseline", MODELS), ("encoders", ENCODERS)):
+        split = corpus_spec if catalog is DATASETS else parse_spec
+        yield from ((catalog, split(spec)[0]) for spec in _texts(fields.get(field)))
+    yield from ((CORRUPTIONS, name) for name in _texts(fields.get("corruptions")))  # which have no settings
+
+
+def own_parts(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Kind and name of each of them that is code of the user's own."""
+    yield from ((catalog.kind, name) for catalog, name in parts(fields) if catalog.is_own(name))
+
+
+def check_code(fields: Mapping[str, Any], where: str, permitted: Collection[str]) -> None:
+    """UserError where ``fields``, read from the file that ``where`` names, mention code that is not ``permitted``: a
+    file that somebody was sent runs nothing unless the command line names it too."""
+    for kind, name in own_parts(fields):
+        if name not in permitted:
+            raise UserError(
+                f"{where} mentions {kind} '{name}', code that runs only where the command line names it too; if you "
+                f"trust it, add --code {shlex.quote(name)}"
+            )
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a value, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)

@@ -5,7 +5,6 @@ Each command imports what it needs when it is called, so that none waits for the
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from rich.text import Text
 
 from dual_bench.cli_data import data_app
 from dual_bench.flags import (
+    Code,
     Data,
     DesignFlags,
     Device,
@@ -31,6 +31,7 @@ from dual_bench.flags import (
     WorkFlags,
     joined,
     listed,
+    permitted,
     with_flags,
 )
 from dual_bench.screen import explained, progress, screen, tell_time
@@ -38,6 +39,7 @@ from dual_bench.screen import explained, progress, screen, tell_time
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dual_bench.contract.checks import Finding
     from dual_bench.plan import Plan
     from dual_bench.profile import Stopwatch
     from dual_bench.report.render import Rendered
@@ -86,7 +88,8 @@ def run(
         watch = _watch(work)
         from dual_bench.plan import read_plan
 
-        _carry_out(read_plan(study, _compared(models, design, more)), None, place, work, watch)
+        plan = read_plan(study, _compared(models, design, more), design.permitted())
+        _carry_out(plan, None, place, work, watch)
 
 
 @app.command()
@@ -112,7 +115,7 @@ def ablate(
 
         named = {"margin": margin, "primary": joined(primary)}
         given = more.fields(design) | {key: value for key, value in named.items() if value is not None}
-        plan, record = read_study(study, given)
+        plan, record = read_study(study, given, design.permitted())
         screen.print(f"study: {record.where}", soft_wrap=True, highlight=False)
         _carry_out(plan, record, place, work, watch)
 
@@ -193,7 +196,8 @@ def tune(
 
         given = design.fields() | {"metric": ""} | ({} if models is None else {"models": _models(models)})
         with progress() as report:
-            found = tuning.tune(read_plan(study, given), trials, data, default_folder(), out, device, jobs, report)
+            plan = read_plan(study, given, design.permitted())
+            found = tuning.tune(plan, trials, data, default_folder(), out, device, jobs, report)
         screen.print(f"{found.trained} trials trained, {found.known} found finished.")
         screen.print(_summary(found.summary()))
         screen.print(f"presets: {found.file}", soft_wrap=True, highlight=False)
@@ -202,15 +206,15 @@ def tune(
 def _any_study(study: str, models: Many, design: DesignFlags, more: StudyFlags) -> tuple[Plan, StudyInfo | None]:
     """The plan of a comparison, or of an ablation with what it asks."""
     from dual_bench.ablation import read_study
-    from dual_bench.plan import read_fields, read_plan
-    from dual_bench.study import is_ablation
+    from dual_bench.plan import read_plan
+    from dual_bench.study import is_ablation, read_file
     from dual_bench.types import UserError
 
-    if not is_ablation(read_fields(study, {})[0]):
-        return read_plan(study, _compared(models, design, more)), None
+    if not is_ablation(read_file(study)[0]):
+        return read_plan(study, _compared(models, design, more), design.permitted()), None
     if models is not None:
         raise UserError(f"{study} is an ablation, which has its own models; leave --models out")
-    return read_study(study, more.fields(design))
+    return read_study(study, more.fields(design), design.permitted())
 
 
 def _compared(models: Many, design: DesignFlags, more: StudyFlags) -> dict[str, Any]:
@@ -404,17 +408,63 @@ def check(
         with screen.status(f"checking {escape(target)}"):
             found, each = examine(target, kind, data)
             results = list(each)
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-        styles = {"ok": "green", "FAILS": "bold red", "skipped": "dim"}
-        for result in results:
-            detail = {"ok": "", "FAILS": f":\n{result.detail}", "skipped": f" ({result.detail})"}[result.verdict]
-            table.add_row(Text(result.verdict, styles[result.verdict]), Text(result.promise + detail))
-        screen.print(table)
-        failed = sum(result.verdict == "FAILS" for result in results)
-        verdict = f"{failed} of {len(results)} checks fail" if failed else "nothing fails"
-        screen.print(f"{found} {escape(target)}: {verdict}", highlight=False)
-        if failed:
-            sys.exit(1)
+        _judged(f"{found} {escape(target)}", results)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    retrain: Annotated[
+        str, typer.Option(metavar="N", help="How many trainings, drawn at random, are done again, or 'all'.")
+    ] = "1",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Draws them; by default another each time, which is told.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Where the corpus lies here; by default where the plan has it.")
+    ] = None,
+    code: Code = None,
+    data: Data = Path("data"),
+    jobs: Annotated[int, typer.Option(min=0, help="Trainings side by side; 0: one a core.")] = 0,
+) -> None:
+    """Find out whether a run holds: its digests, labels, texts, predictions and report, made again; exit code 1 where
+    one does not, 3 where something could not be checked."""
+    with explained():
+        import secrets
+
+        from dual_bench.features.cache import default_folder
+        from dual_bench.types import UserError
+        from dual_bench.verification import verify
+
+        if retrain != "all" and not retrain.isdecimal():
+            raise UserError(f"--retrain: expected a whole number from 0, or all, found '{retrain}'")
+        sample = None if retrain == "all" else int(retrain)
+        drawn_by = secrets.randbelow(1_000_000) if seed is None else seed
+        with progress() as report:
+            found = verify(folder, data, default_folder(), drawn_by, sample, dataset, permitted(code), jobs, report)
+            results = list(found)
+        _judged(f"run {escape(str(folder))}", results)
+
+
+def _judged(what: str, results: Sequence[Finding]) -> None:
+    """Show the findings; exit code 1 where a check fails, 3 where one could not be made that ought to be."""
+    from dual_bench.report.text import legible
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    styles = {"ok": "green", "FAILS": "bold red", "skipped": "dim", "unable": "yellow"}
+    for result in results:
+        start = ":\n{}" if result.verdict == "FAILS" else " ({})"
+        detail = start.format(result.detail) if result.detail else ""
+        table.add_row(
+            Text(result.verdict, styles[result.verdict]), Text(legible(result.promise + detail), overflow="fold")
+        )
+    screen.print(table)
+    failed, unable = (sum(result.verdict == one for result in results) for one in ("FAILS", "unable"))
+    found = [f"{failed} of {len(results)} checks fail"] if failed else []
+    found += [f"{unable} of {len(results)} checks could not be made"] if unable else []
+    screen.print(f"{what}: {', '.join(found) or 'nothing fails'}", highlight=False, soft_wrap=True)
+    if found:
+        sys.exit(1 if failed else 3)
 
 
 @app.command("list")
@@ -457,10 +507,6 @@ def main(
     ] = False,
 ) -> None:
     """How much does an emotion model lean on the words, and what happens when they are noisy, wrong or gone?"""
-    # so that my.module:attribute is found here, also by worker processes, which inherit the path; last, so that no file
-    # in this folder hides an installed package
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)
 
 
 def _models(values: Many) -> list[str] | None:

@@ -7,22 +7,25 @@ A job that goes wrong is an outcome too: it takes no other with it.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dual_bench.job import Job, Outcome, work
+from dual_bench.job import Job, Outcome, attacked, work
 from dual_bench.journal import Failure, failure
 from dual_bench.processes import as_they_end
+from dual_bench.provenance import processor
+from dual_bench.worst import Attack
 
 
 @dataclass(frozen=True)
 class Done:
     """What came of a job: an outcome for each of its seeds, or why there is none; and the ``host`` that worked on
-    it."""
+    it, with its ``processor``."""
 
     result: list[Outcome] | Failure
     host: str
+    processor: str = ""
 
 
 class Engine(Protocol):
@@ -41,9 +44,11 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Local:
-    """``jobs`` processes of this machine; one alone is this process."""
+    """``jobs`` processes of this machine; one alone is this process, unless models are to be kept ``apart`` from what
+    it knows."""
 
     jobs: int
+    apart: bool = False
 
     @property
     def name(self) -> str:
@@ -54,7 +59,8 @@ class Local:
         return self.jobs
 
     def each(self, count: int, job_of: Callable[[int], Job]) -> Generator[tuple[int, Job, Done], None, None]:
-        for number, (job,), done in as_they_end(attempt, count, lambda number: (job_of(number),), self.jobs):
+        each = as_they_end(attempt, count, lambda number: (job_of(number),), self.jobs, self.apart)
+        for number, (job,), done in each:
             yield number, job, done or Done(KILLED, socket.gethostname())
 
 
@@ -65,7 +71,16 @@ KILLED = Failure(
 
 def attempt(job: Job) -> Done:
     """Do the job, and take note of what goes wrong with it."""
+    return _done(lambda: work(job))
+
+
+def attempt_attack(job: Job, outcomes: Sequence[Outcome], wanted: Attack) -> Done:
+    """The same of an attack that comes after the job (``job.attacked``)."""
+    return _done(lambda: attacked(job, outcomes, wanted))
+
+
+def _done(make: Callable[[], list[Outcome]]) -> Done:
     try:
-        return Done(work(job), socket.gethostname())
+        return Done(make(), socket.gethostname(), processor())
     except Exception as error:
         return Done(failure(error), socket.gethostname())

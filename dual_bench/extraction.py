@@ -43,6 +43,7 @@ from dual_bench.features.mixing import SAMPLE_RATE
 from dual_bench.features.rows import FeatureStore
 from dual_bench.plan import installed
 from dual_bench.processes import cores, spread
+from dual_bench.spreadsheet import neutral
 from dual_bench.store import replacing, sha256_of, write_text
 from dual_bench.types import Modality, Ragged, Report, Signal, UserError, telling
 
@@ -117,7 +118,8 @@ def extract(
         (folder / RECORD).unlink(missing_ok=True)  # until the new one is there, the folder is not finished
         _write_table(source, parts, sounds, folder)
         with replacing(folder / PROBLEMS) as temporary:
-            pd.DataFrame(problems, columns=["utterance", "modality", "file", "reason"]).to_csv(temporary, index=False)
+            table = pd.DataFrame(problems, columns=["utterance", "modality", "file", "reason"])
+            table.map(neutral).to_csv(temporary, index=False)
         record = _record(source, layout, parts, sounds is not None, sha256_of(folder / TABLE), made_by)
         write_text(folder / RECORD, record.model_dump_json(indent=1) + "\n")
     return Outcome(folder, len(source.utterances), problems, sum(part.decoded for part in parts.values()))

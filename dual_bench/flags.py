@@ -16,6 +16,15 @@ Data = Annotated[Path, typer.Option(envvar="DUAL_BENCH_DATA", help="Folder of th
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
+Code = Annotated[
+    Many,
+    typer.Option(
+        help="Parts of your own, package.module:attribute, that the file may mention; may be repeated. Such code runs "
+        "only where the command line names it."
+    ),
+]
+
+
 def listed(text: str) -> Any:
     return typer.Option(help=f"{text}; comma-separated, may be repeated.")
 
@@ -50,6 +59,11 @@ class DesignFlags:
     text_precision: Annotated[str | None, typer.Option(help="In which precision: fp32, or bf16, which is faster.")] = (
         None
     )
+    code: Code = None
+
+    def permitted(self) -> frozenset[str]:
+        """The code that a study file may mention; UserError where a name is none of code."""
+        return permitted(self.code)
 
     def fields(self) -> dict[str, Any]:
         """What they put in place of a study's own."""
@@ -173,6 +187,18 @@ class WorkFlags:
     profile: Annotated[
         bool, typer.Option("--profile", help="Show where the time went, and keep it in profile.json.")
     ] = False
+
+
+def permitted(code: Many) -> frozenset[str]:
+    """The code that a file may mention; UserError where a name is none of code."""
+    from dual_bench.types import UserError
+
+    names = [name.strip() for value in code or () for name in value.split(",")]
+    for name in names:
+        module, colon, attribute = name.partition(":")
+        if not (module and colon and attribute) or ":" in attribute:
+            raise UserError(f"--code: expected package.module:attribute without settings, found '{name}'")
+    return frozenset(names)
 
 
 def joined(values: Many) -> list[str] | None:

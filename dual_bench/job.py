@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import nn
@@ -18,7 +20,7 @@ from dual_bench.inputs import Inputs, Resident
 from dual_bench.models.spec import ModelSpec, modalities_of, parameter_count
 from dual_bench.probe import Probe, probe
 from dual_bench.training import Examples, Queries
-from dual_bench.types import Task
+from dual_bench.types import DualBenchError, Task
 from dual_bench.worst import Attack, Found, attack
 
 THREADS = 1
@@ -36,7 +38,9 @@ class Job:
     first weights, the batches and the dropout. It knows the seed and the fold, not the model and not the regime: all
     models read the same batches in the same order, and models of one shape start from the same weights.
 
-    Test labels are not among it, but in ``attack``: the worst case is sought with the truth, on frozen weights.
+    Test labels are not among it, but in ``attack``: the worst case is sought with the truth, on frozen weights. Where
+    a plan has a model that does not come with dual-bench they are not even there: its attacks come later, where nothing
+    is trained (``attacked``).
     """
 
     spec: ModelSpec
@@ -101,6 +105,48 @@ def work(job: Job) -> list[Outcome]:
         share = (time.perf_counter() - began) / len(modules)
         each = zip(modules, fits, scores, strict=True)
         return [_asked(job, module, resident, fit, found, share) for module, fit, found in each]
+
+
+def answers(job: Job, weights: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+    """What a model of these ``weights`` says to the queries, (queries, K); nothing is trained.
+
+    RuntimeError where they are not those of such a model.
+    """
+    with training.exact_repeats(job.device, THREADS):
+        module, resident = _frozen(job, weights)
+        return training.predict(module, resident, job.task, job.queries)
+
+
+def attacked(job: Job, outcomes: Sequence[Outcome], wanted: Attack) -> list[Outcome]:
+    """The ``outcomes`` of a job without attack, one for each stream, with what one finds on the weights they hold.
+
+    DualBenchError where a model of these weights does not answer as the one that was trained: another would be
+    attacked.
+    """
+    found = []
+    with training.exact_repeats(job.device, THREADS):
+        for outcome in outcomes:
+            module, resident = _frozen(job, outcome.weights or {})
+            again = training.predict(module, resident, job.task, job.queries)
+            if not np.allclose(again, outcome.scores, rtol=0, atol=1e-5, equal_nan=True):
+                raise DualBenchError(
+                    f"model '{job.spec.name}' answers otherwise once it is made again from its weights: expected the "
+                    f"same scores, found some that are {np.nanmax(np.abs(again - outcome.scores)):.2g} apart; keep all "
+                    "that it learns in parameters and buffers, or leave out corruptions that depend on the model"
+                )
+            began = time.perf_counter()
+            worst = attack(module, resident, job.task, wanted, _encoder(job.encoder, job.device))
+            seconds = outcome.seconds_predict + time.perf_counter() - began
+            found.append(replace(outcome, worst=worst, seconds_predict=seconds))
+    return found
+
+
+def _frozen(job: Job, weights: Mapping[str, NDArray[np.generic]]) -> tuple[nn.Module, Resident]:
+    """A trained model again, from its weights, and what it reads."""
+    module = training.build(job.spec, job.settings, job.inputs.widths, job.task, *job.streams[0])
+    module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    module.to(job.device)
+    return module, Resident(job.inputs, job.train.rows, modalities_of(module), job.device)
 
 
 def _asked(

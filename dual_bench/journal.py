@@ -18,6 +18,8 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError
 
+from dual_bench.limits import LOG as LOG_SIZE
+from dual_bench.limits import read_bytes
 from dual_bench.types import DualBenchError
 
 LOG = "log.jsonl"
@@ -166,14 +168,14 @@ def _ends_torn(path: Path) -> bool:
 
 def read(path: Path) -> list[Event]:
     """Every event of a log, none where there is no log; a line that is broken or cannot be understood is left out."""
-    return _parsed(path.read_bytes()) if path.exists() else []
+    return _parsed(read_bytes(path, LOG_SIZE, str(path))) if path.exists() else []
 
 
 def read_sitting(path: Path) -> list[Event]:
     """The events of the last sitting, from ``began`` on, without parsing those before."""
     if not path.exists():
         return []
-    content = path.read_bytes()
+    content = read_bytes(path, LOG_SIZE, str(path))
     last = content.rfind(b'"event":"began"')  # in a text the quotes would have backslashes
     return _parsed(content[content.rfind(b"\n", 0, last) + 1 :]) if last >= 0 else _parsed(content)
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from importlib import metadata
@@ -20,13 +19,18 @@ from typing import Annotated, Any, Literal, NamedTuple, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from dual_bench.catalog import (
+    CORRUPTIONS,
     DATASETS,
     METRICS,
     MODELS,
+    check_code,
+    corpus_spec,
     did_you_mean,
     digest_of,
     format_settings,
+    own_parts,
     parse_spec,
+    parts,
     validated,
 )
 from dual_bench.corruptions.noise import load
@@ -37,7 +41,7 @@ from dual_bench.models.spec import ModelSpec, spec_of
 from dual_bench.preset import Preset, applied
 from dual_bench.schema import SeverityPoint, StudyInfo
 from dual_bench.stats.frame import system_name
-from dual_bench.study import find_study, is_ablation
+from dual_bench.study import is_ablation, read_file
 from dual_bench.training import TrainingSettings
 from dual_bench.types import CLEAN, TRANSCRIPT_PREFIX, Condition, Corpus, Modality, Task, UserError
 
@@ -124,6 +128,11 @@ class Plan(Design):
     @classmethod
     def _each_once(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         return once(values)
+
+    @property
+    def from_elsewhere(self) -> bool:
+        """Whether a model does not come with dual-bench: nobody vouches for its code."""
+        return any(parse_spec(text)[0] not in MODELS.entries for text in self.models)
 
     def conditions(self, corpus: Corpus, scale: Sequence[SeverityPoint] = ()) -> tuple[Condition, ...]:
         """Clean first, then each corruption by rate and draw, then the transcripts that the corpus brings, and last
@@ -240,9 +249,12 @@ TEXT_SETTINGS = "text settings"
 """Overrides of a study may have, under this name, settings of its text encoder by name: whichever that is."""
 
 
-def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
-    """The study ``name`` with ``overrides`` in place of its fields; UserError names the first thing that is unknown."""
-    fields, where = read_fields(name, overrides)
+def read_plan(name: str, overrides: Mapping[str, Any], code: Collection[str] = ()) -> Plan:
+    """The study ``name`` with ``overrides`` in place of its fields; UserError names the first thing that is unknown.
+
+    Parts of the user's own that the file mentions have to be among ``code`` or ``overrides``.
+    """
+    fields, where = read_fields(name, overrides, code)
     if is_ablation(fields):
         raise UserError(f"study {where} is an ablation; use `dual-bench ablate {name}`")
     plan = validated(Plan, fields, f"study {where}")
@@ -250,26 +262,32 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
     return plan
 
 
-def read_fields(name: str, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """The fields of a study file with ``overrides`` in their place, and where it was found."""
-    text, where = find_study(name)
-    try:
-        fields = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"study {where} is not TOML: {error}") from None
+def read_fields(name: str, overrides: Mapping[str, Any], code: Collection[str] = ()) -> tuple[dict[str, Any], str]:
+    """The fields of a study file with ``overrides`` in their place, and where it was found; UserError where it mentions
+    code that neither ``code`` nor ``overrides`` name."""
+    fields, where = read_file(name)
     for chosen, other in (("rates", "severities"), ("severities", "rates")):
         if chosen in overrides and other not in overrides:
             fields.pop(other, None)
+    for key in ("training", "encoders"):
+        if not isinstance(fields.get(key, {}), dict):
+            raise UserError(f"study {where}: expected a table [{key}], found {str(fields[key])[:40]!r}")
     tables = {key: {**fields.get(key, {}), **overrides[key]} for key in ("training", "encoders") if key in overrides}
+    fields |= {key: value for key, value in overrides.items() if key != TEXT_SETTINGS} | tables
+    check_code(fields, f"study {where}", {*code, *(own for _, own in own_parts(overrides))})
     if TEXT_SETTINGS in overrides:
-        encoders = tables.get("encoders", fields.get("encoders", {}))
+        encoders = fields.get("encoders", {})
         before = encoders.get("text", DEFAULTS["text"])
         text = with_settings(before, overrides[TEXT_SETTINGS])
         others = {key: value for key, value in encoders.items() if key != "text"}
         if text != before:  # a study that spells out a default keeps it, and one that does not is not given it
-            tables["encoders"] = others if text == DEFAULTS["text"] else {**others, "text": text}
-    given = {key: value for key, value in overrides.items() if key != TEXT_SETTINGS}
-    return {**fields, **given, **tables}, where
+            fields["encoders"] = others if text == DEFAULTS["text"] else {**others, "text": text}
+    return fields, where
+
+
+def sources(plan: Plan) -> dict[str, str]:
+    """sha256 of the file of each part of a plan that does not come with dual-bench, by its name; all are loaded."""
+    return {name: source for catalog, name in parts(plan.model_dump()) if (source := catalog.source(name))}
 
 
 def check_names(plan: Plan, what: str) -> None:
@@ -317,19 +335,9 @@ def variants(plan: Plan) -> tuple[Variant, ...]:
     return tuple(found)
 
 
-def is_folder(name: str) -> bool:
-    """Whether a corpus is named by its folder."""
-    return name not in DATASETS.entries and Path(name).is_dir()
-
-
 def load_corpus(spec: str, data: Path) -> Corpus:
-    """The corpus ``spec`` names: a catalogue name with settings, or the path of a manifest CSV or of a folder that
-    ``data extract`` wrote."""
-    name, settings = parse_spec(spec)
-    if is_folder(name):
-        return cast(Corpus, DATASETS.load("extracted")(data, path=name))
-    if not settings and name.endswith(".csv"):
-        return cast(Corpus, DATASETS.load("manifest")(data, path=name))
+    """The corpus ``spec`` names (``catalog.corpus_spec``)."""
+    name, settings = corpus_spec(spec)
     return cast(Corpus, DATASETS.load(name)(data, **settings))
 
 
@@ -494,7 +502,10 @@ def _facts(conditions: Sequence[Condition], numbers: Sequence[int], regimen: Reg
     own = [conditions[number] for number in numbers]
     names = sorted({c.corruption for c in own if c.made})
     return {
-        "corruptions": [(name, load(name).version, installed(load(name).packages)) for name in names],
+        "corruptions": [
+            (name, load(name).version, installed(load(name).packages), *filter(None, [CORRUPTIONS.source(name)]))
+            for name in names
+        ],
         "conditions": [astuple(c) for c in own],
         "mixture": list(largest_rates(conditions).items()) if regimen.regime == "mixed" else [],
     }

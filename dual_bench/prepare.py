@@ -88,11 +88,18 @@ class Encoded(Asked):
 
 
 def ask(
-    plan: Plan, study: schema.StudyInfo | None, data: Path, cache: Path, device: str, report: Report = in_silence
+    plan: Plan,
+    study: schema.StudyInfo | None,
+    data: Path,
+    cache: Path,
+    device: str,
+    report: Report = in_silence,
+    corpus: Corpus | None = None,
 ) -> Asked:
-    """Load and check; UserError where plan, study, corpus and presets do not go together."""
+    """Load the corpus, unless it is given, and check; UserError where plan, study, corpus and presets do not go
+    together."""
     report("corpus", 0, 0, plan.dataset)
-    corpus = load_corpus(plan.dataset, data)
+    corpus = load_corpus(plan.dataset, data) if corpus is None else corpus
     plan = check(plan, corpus)
     preset = read_preset(plan.presets, corpus) if plan.presets else None
     raw = [m for m, signal in corpus.signals.items() if signal.kind != "features"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dual_bench.catalog import digest_of, validated
+from dual_bench.limits import TOML, read_text, toml
 from dual_bench.types import Corpus, UserError
 
 AUTO = "auto"
@@ -117,7 +117,7 @@ def read_preset(name: str, corpus: Corpus) -> Preset:
         text, where = file.read_text(encoding="utf-8"), f"{file.name}, which comes with dual-bench"
     else:
         try:
-            text, where = Path(name).read_text(encoding="utf-8"), name
+            text, where = read_text(Path(name), TOML, f"presets {name}"), name
         except (OSError, UnicodeDecodeError):
             raise UserError(f"no preset file '{name}'; expected auto, none, or a file of `dual-bench tune`") from None
     found = parsed(text, where)
@@ -131,10 +131,7 @@ def read_preset(name: str, corpus: Corpus) -> Preset:
 
 def parsed(text: str, where: str) -> Preset:
     """The preset that a file holds; UserError where it is none, or was changed by hand."""
-    try:
-        found = validated(Preset, tomllib.loads(text), f"presets {where}")
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"presets {where} are not TOML: {error}") from None
+    found = validated(Preset, toml(text, f"presets {where}"), f"presets {where}")
     if found.digest != found.computed():
         raise UserError(
             f"presets {where} are not what `dual-bench tune` wrote: expected digest {found.computed()[:12]}, found "

@@ -26,12 +26,13 @@ def cores() -> int:
 
 
 @contextmanager
-def executor_of(jobs: int, count: int) -> Iterator[Executor | None]:
-    """A pool of ``jobs`` fresh processes; None, and the work happens here, where one is enough."""
-    if min(jobs, count) <= 1:
+def executor_of(jobs: int, count: int, apart: bool = False) -> Iterator[Executor | None]:
+    """A pool of ``jobs`` fresh processes; None, and the work happens here, where one is enough and need not be kept
+    ``apart`` from what this process knows."""
+    if min(jobs, count) <= 1 and not apart:
         yield None
         return
-    with _pool(min(jobs, count)) as pool:
+    with _pool(max(1, min(jobs, count))) as pool:
         yield pool
 
 
@@ -40,7 +41,7 @@ def _pool(size: int) -> Iterator[_Pool]:
     """So many fresh processes at most; where something goes wrong they do not end their work."""
     context = multiprocessing.get_context("spawn")
     before = set(multiprocessing.active_children())
-    with _Pool(size, context, initializer=_die_with_parent) as pool:
+    with _away_from_here(), _Pool(size, context, initializer=_die_with_parent) as pool:
         try:
             yield pool
         except BaseException:
@@ -48,6 +49,22 @@ def _pool(size: int) -> Iterator[_Pool]:
             for worker in set(multiprocessing.active_children()) - before:
                 worker.terminate()
             raise
+
+
+@contextmanager
+def _away_from_here() -> Iterator[None]:
+    """Python that is started in here looks for none of its modules in the present folder: a ``pickle.py`` there would
+    run in every worker process, before it is told where this one looks
+    (https://docs.python.org/3/using/cmdline.html#envvar-PYTHONSAFEPATH)."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("PYTHONSAFEPATH", None)
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def spread(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], jobs: int) -> Iterator[T | None]:
@@ -79,18 +96,18 @@ def spread(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], jobs: int) 
 
 
 def as_they_end(
-    work: Callable[..., T], count: int, task_of: Callable[[int], Task], jobs: int
+    work: Callable[..., T], count: int, task_of: Callable[[int], Task], jobs: int, apart: bool = False
 ) -> Iterator[tuple[int, Task, T | None]]:
     """Each number below ``count``, its task, and ``work(*task)``, in the order in which they end; None where a task
     kills its process twice, the second time with nothing beside it.
 
-    Two tasks a process are made at a time, and no result waits for another.
+    Two tasks a process are made at a time, and no result waits for another. ``apart`` is that of ``executor_of``.
     """
     left = deque(range(count))
     while left:
         running: dict[Future[T], tuple[int, Task]] = {}
         try:
-            with executor_of(jobs, max(2, count)) as pool:  # a single one may be deadly too
+            with executor_of(jobs, max(2, count), apart) as pool:  # a single one may be deadly too
                 if pool is None:
                     while left:
                         number = left.popleft()

@@ -21,17 +21,28 @@ from dual_bench import probe, provenance, schema, store, training
 from dual_bench.bounds import ceilings, floors
 from dual_bench.catalog import CORRUPTIONS, MODELS, format_settings
 from dual_bench.certificate import unmoved, worst_scores
-from dual_bench.engine import Engine, Local
+from dual_bench.engine import Done, Engine, Local, attempt_attack
 from dual_bench.job import THREADS, Job, Outcome
 from dual_bench.journal import Failure, Journal, failure
 from dual_bench.lock import Holder, held
-from dual_bench.plan import Cell, Plan
+from dual_bench.plan import Cell, Plan, sources
 from dual_bench.prepare import Asked, Encoded, ask, encode_all, identity, in_silence, training_job
 from dual_bench.processes import cores
 from dual_bench.shards import Shard, Training, done, trainings
 from dual_bench.tracking import Tracker, check_tracker, tracker_of
 from dual_bench.training import Queries
-from dual_bench.types import ANY_TEXT, DAMAGED, SPLITS, Condition, DualBenchError, Fold, IntArray, Report
+from dual_bench.types import (
+    ANY_TEXT,
+    DAMAGED,
+    SPLITS,
+    Condition,
+    Corruption,
+    DualBenchError,
+    FloatArray,
+    Fold,
+    IntArray,
+    Report,
+)
 from dual_bench.worst import Attack
 
 
@@ -97,7 +108,7 @@ def run(
     folder = folder_of(asked, reports, out, how.shard)
     folder.claim(asked.digest)
     new = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
-    engine = how.engine or Local(jobs or (cores() if asked.device == "cpu" else 1))
+    engine = how.engine or Local(jobs or (cores() if asked.device == "cpu" else 1), plan.from_elsewhere)
     with (
         held(folder.path, lambda other: report("waiting", 0, 0, f"in use by {other or 'another process'}")) as died,
         folder.left_clean(new),
@@ -195,8 +206,8 @@ class _Sitting:
         sittings = 1 + (earlier.provenance.sittings if earlier else 0)
         by = self.engine
         environment = provenance.gather(ready.device, THREADS, by.side_by_side, sittings, by.name)
-        environment = environment.model_copy(update={"packing": ready.packing})
-        info = _describe(ready, environment).model_copy(update={"found": earlier.found if earlier else 0})
+        environment = environment.model_copy(update={"packing": ready.packing, "sources": sources(ready.plan)})
+        info = described(ready, environment).model_copy(update={"found": earlier.found if earlier else 0})
         folder.write_info(info)
         folder.write_texts(texts)
         try:
@@ -231,9 +242,12 @@ class _Sitting:
         failed: list[str] = []
         finished = total - len(pending)
 
+        def shared(number: int) -> Training:
+            # all that shares the training, done or not: what is asked together decides how numbers are rounded
+            return whole[groups[number][0].training]
+
         def job_of(number: int) -> Job:
-            # with all that shares the training, done or not: what is asked together decides how numbers are rounded
-            return _job(ready, whole[groups[number][0].training], self.how.weights)
+            return job_for(ready, shared(number), self.how.weights)
 
         def tell() -> None:
             self.report("models", finished, total, ", ".join(islice(waiting.values(), self.engine.side_by_side)))
@@ -242,14 +256,16 @@ class _Sitting:
         tell()
         with self._tracker() as tracker, closing(self.engine.each(len(groups), job_of)) as jobs:
             for number, job, came in jobs:
-                group = groups[number]
+                group, came = groups[number], and_attacked(ready, shared(number), job, came)
                 if isinstance(came.result, Failure):
                     failed.append(f"{group[0].title}: {came.result.error}")
                     self._failed(ready, group, came.result, came.host, environment)
                 else:
                     for cell in group:
                         outcome = came.result[cell.packed.index(cell.seed)]
-                        info = _store_cell(ready, cell, outcome, job.queries, environment)
+                        if not self.how.weights:  # an attack may have needed them
+                            outcome = replace(outcome, weights=None)
+                        info = _store_cell(ready, cell, outcome, job.queries, environment, came.processor)
                         trained.append(cell.digest)
                         self._trained(cell, info, came.host)
                         if tracker is not None:
@@ -321,19 +337,29 @@ def _borrow(
     ]
 
 
-def _job(ready: Prepared, group: Sequence[Cell], weights: bool) -> Job:
+def job_for(ready: Encoded, group: Sequence[Cell], weights: bool) -> Job:
     """What cells that share their training have to do together; and whether the weights are to come back."""
     words, cell = ready.words, group[0]
     fold = ready.corpus.folds[cell.fold]
-    asked = sorted({number for one in group for number in one.conditions})
-    chosen = [number for number in asked if number >= len(words.test)]
+    asked = sorted({number for one in group for number in one.conditions if number < len(words.test)})
+    attack = _attack(ready, group)
+    later = attack is not None and ready.plan.from_elsewhere  # no test label goes where such a model trains
     return replace(
         training_job(ready, cell, [(ready.plan.root_seed, seed, fold.name) for seed in cell.packed]),
-        queries=_queries(words.test[asked[: len(asked) - len(chosen)]][:, fold.test], fold.test),
-        attack=_attack(ready, fold.test, [ready.conditions[number] for number in chosen]),
+        queries=_queries(words.test[asked][:, fold.test], fold.test),
+        attack=None if later else attack,
         probe=_probe(ready, fold) if any(one.probed for one in group) else None,
-        weights=weights,
+        weights=weights or later,
     )
+
+
+def and_attacked(ready: Encoded, group: Sequence[Cell], job: Job, came: Done) -> Done:
+    """What came of a job, with the attack that was kept from it, if there was one (``Plan.from_elsewhere``)."""
+    wanted = _attack(ready, group)
+    if wanted is None or job.attack is not None or isinstance(came.result, Failure):
+        return came
+    done = attempt_attack(job, came.result, wanted)
+    return replace(done, host=came.host, processor=came.processor)  # where it was trained, not where this is
 
 
 def _queries(texts: IntArray, rows: IntArray) -> Queries:
@@ -342,13 +368,15 @@ def _queries(texts: IntArray, rows: IntArray) -> Queries:
     return Queries(pairs[:, 1], pairs[:, 0])
 
 
-def _attack(ready: Prepared, rows: IntArray, conditions: Sequence[Condition]) -> Attack | None:
+def _attack(ready: Encoded, group: Sequence[Cell]) -> Attack | None:
     """What a model is to be attacked with, where a condition depends on it."""
-    if not conditions:
+    chosen = sorted({number for one in group for number in one.conditions if number >= len(ready.words.test)})
+    if not chosen:
         return None
+    rows = ready.corpus.folds[group[0].fold].test
     utterances = [ready.corpus.utterances[i] for i in rows]
     return Attack(
-        tuple(conditions),
+        tuple(ready.conditions[number] for number in chosen),
         rows,
         tuple(u.id for u in utterances),
         tuple(u.text for u in utterances),
@@ -357,22 +385,26 @@ def _attack(ready: Prepared, rows: IntArray, conditions: Sequence[Condition]) ->
     )
 
 
-def _probe(ready: Prepared, fold: Fold) -> probe.Probe:
+def _probe(ready: Encoded, fold: Fold) -> probe.Probe:
     """Which modalities a model tested on this fold is to be asked to do without, or to read of whom."""
     plan = ready.plan
     return probe.drawn(fold.test, ready.words.test[0, fold.test], plan.draws, plan.root_seed, fold.name)
 
 
 def _store_cell(
-    ready: Prepared, cell: Cell, outcome: Outcome, queries: Queries, environment: schema.Provenance
+    ready: Prepared,
+    cell: Cell,
+    outcome: Outcome,
+    queries: Queries,
+    environment: schema.Provenance,
+    processor: str,
 ) -> schema.CellInfo:
     """Spread the scores over the conditions, join the labels, write."""
-    who = identity(ready, cell)
     return ready.folder.write_cell(
-        _table(ready, cell, who, outcome, queries),
+        rows_of(ready, cell, outcome, queries),
         outcome.weights,
         digest=cell.digest,
-        **who,
+        **identity(ready, cell),
         parameters=outcome.parameters,
         radius=None if outcome.certificate is None else outcome.certificate.radius,
         best_epoch=outcome.fit.best_epoch,
@@ -381,6 +413,7 @@ def _store_cell(
         seconds_predict=outcome.seconds_predict,
         device=environment.device,
         threads=environment.threads,
+        processor=processor,
         code=provenance.code(environment),
     )
 
@@ -399,23 +432,17 @@ def _store_failure(ready: Prepared, cell: Cell, why: Failure, host: str, environ
     )
 
 
-def _table(ready: Prepared, cell: Cell, who: dict[str, str | int], outcome: Outcome, queries: Queries) -> pa.Table:
+def rows_of(ready: Encoded, cell: Cell, outcome: Outcome, queries: Queries) -> pa.Table:
     """The prediction rows of a cell: the conditions that all models share, those of its own, any text, and those of the
     probe."""
-    corpus, words, fold = ready.corpus, ready.words, ready.corpus.folds[cell.fold]
+    corpus, fold = ready.corpus, ready.corpus.folds[cell.fold]
     tested = [corpus.utterances[i] for i in fold.test]
-    conditions = [ready.conditions[number] for number in cell.conditions]
-    shared = [number for number in cell.conditions if number < len(words.test)]
-    texts = words.test[shared][:, fold.test]
-    # the pairs were sorted by (text, utterance): one number a pair, in that order, finds each of them
-    order = queries.texts * len(corpus) + queries.rows
-    scores = outcome.scores[np.searchsorted(order, texts * len(corpus) + fold.test[None, :])]
-    place = np.searchsorted(words.tested, fold.test)
-    rows = (np.array(shared)[:, None] * len(words.tested) + place).ravel()
-    measured = ready.measured.iloc[rows][list(schema.MEASURED)]
-    read: list[str | None] = [None for _ in rows]
-    certified: list[bool | None] = [None for _ in range(len(tested) * len(conditions))]
-    if outcome.worst is not None and len(shared) < len(cell.conditions):
+    conditions = asked_about(ready, cell, outcome.certificate is not None)
+    scores, measured = spread(ready, cell, outcome.scores, queries), measured_on(ready, cell)
+    shared = len(scores)
+    read: list[str | None] = [None for _ in range(len(measured))]
+    certified: list[bool | None] = [None for _ in range(len(tested) * len(cell.conditions))]
+    if outcome.worst is not None and shared < len(cell.conditions):
         scores = np.concatenate([scores, outcome.worst.scores])
         measured = pd.concat([measured, outcome.worst.measured[list(schema.MEASURED)]])
         read += outcome.worst.texts
@@ -425,20 +452,47 @@ def _table(ready: Prepared, cell: Cell, who: dict[str, str | int], outcome: Outc
         sure = unmoved(corpus.task, bound)
         scores = np.concatenate([scores, worst[None]])
         certified += [None] * len(tested) if sure is None else sure.tolist()
-        conditions.append(ANY_TEXT)
     if outcome.probed is not None and cell.probed:
         scores = np.concatenate([scores, probe.settled(outcome.probed, scores[0], cell.variant.reads)])
-        conditions += probe.conditions(ready.plan.draws)
     total = len(conditions) * len(tested)
     measured = measured.reset_index(drop=True).reindex(range(total))  # no text of its own, no measure
     read += [None] * (total - len(read))
     certified += [None] * (total - len(certified))
-    return store.prediction_table({"cell": cell.digest, **who}, conditions, tested, scores, measured, read, certified)
+    who = {"cell": cell.digest, **identity(ready, cell)}
+    return store.prediction_table(who, conditions, tested, scores, measured, read, certified)
 
 
-def _describe(ready: Prepared, environment: schema.Provenance) -> schema.RunInfo:
+def spread(ready: Encoded, cell: Cell, scores: FloatArray, queries: Queries) -> FloatArray:
+    """The ``scores`` (queries, K) of a cell over the conditions that all models share: (conditions, n, K)."""
+    rows, count = ready.corpus.folds[cell.fold].test, len(ready.corpus)
+    texts = ready.words.test[_shared(ready, cell)][:, rows]
+    # the pairs were sorted by (text, utterance): one number a pair, in that order, finds each of them
+    return scores[np.searchsorted(queries.texts * count + queries.rows, texts * count + rows[None, :])]
+
+
+def measured_on(ready: Encoded, cell: Cell) -> pd.DataFrame:
+    """What was measured on the texts of these conditions, (conditions x n,)."""
+    tested = ready.words.tested
+    place = np.searchsorted(tested, ready.corpus.folds[cell.fold].test)
+    rows = (np.array(_shared(ready, cell))[:, None] * len(tested) + place).ravel()
+    return ready.measured.iloc[rows][list(schema.MEASURED)]
+
+
+def _shared(ready: Encoded, cell: Cell) -> list[int]:
+    return [number for number in cell.conditions if number < len(ready.words.test)]
+
+
+def asked_about(asked: Asked, cell: Cell, certified: bool) -> list[Condition]:
+    """The conditions of a cell's rows, in their order: those of the plan, any text if something is ``certified`` of the
+    model, and the probe."""
+    found = [asked.conditions[number] for number in cell.conditions]
+    found += [ANY_TEXT] if certified else []
+    return found + list(probe.conditions(asked.plan.draws)) if cell.probed else found
+
+
+def described(asked: Asked, environment: schema.Provenance) -> schema.RunInfo:
     """``run.json`` before the first cell."""
-    plan, corpus = ready.plan, ready.corpus
+    plan, corpus = asked.plan, asked.corpus
     task = corpus.task
     tested = {corpus.utterances[i].cluster for fold in corpus.folds for i in fold.test}
     info = schema.CorpusInfo(
@@ -459,30 +513,36 @@ def _describe(ready: Prepared, environment: schema.Provenance) -> schema.RunInfo
         schema_version=schema.SCHEMA_VERSION,
         status="running",
         name=plan.name,
-        digest=ready.digest,
+        digest=asked.digest,
         plan=plan.model_dump(mode="json"),
         corpus=info,
-        cells=tuple(cell.digest for cell in ready.wanted),
+        cells=tuple(cell.digest for cell in asked.wanted),
         floors=floors(corpus),
-        ceilings=ceilings(corpus, ready.conditions),
-        severities=ready.scale,
-        encoders=ready.encoders,
+        ceilings=ceilings(corpus, asked.conditions),
+        severities=asked.scale,
+        own_noise={name: _noise(name) for name in plan.corruptions if CORRUPTIONS.is_own(name)},
+        encoders=asked.encoders,
         provenance=environment,
-        study=ready.study,
-        tuning=_tuning(ready),
+        study=asked.study,
+        tuning=_tuning(asked),
     )
 
 
-def _tuning(ready: Prepared) -> schema.TuningInfo | None:
+def _noise(name: str) -> schema.NoiseInfo:
+    found: Corruption = CORRUPTIONS.load(name)
+    return schema.NoiseInfo(rate_is=found.rate_is, nested=found.nested, tells_label=found.tells_label)
+
+
+def _tuning(asked: Asked) -> schema.TuningInfo | None:
     """What is known of the presets that the models got."""
-    if ready.preset is None:
+    if asked.preset is None:
         return None
-    asked = ready.preset.asked
+    effort = asked.preset.asked
     systems: dict[str, dict[str, schema.TunedInfo]] = {}
-    settled = {(cell.variant.system, cell.fold): cell for cell in ready.wanted}
+    settled = {(cell.variant.system, cell.fold): cell for cell in asked.wanted}
     for (system, number), cell in settled.items():
-        fold = ready.corpus.folds[number].name
-        chosen = ready.preset.of(cell.variant.model, system).get(fold)
+        fold = asked.corpus.folds[number].name
+        chosen = asked.preset.of(cell.variant.model, system).get(fold)
         if chosen is None:
             continue
         own = {name: getattr(cell.settings, name) for name in chosen.settings}
@@ -492,13 +552,13 @@ def _tuning(ready: Prepared) -> schema.TuningInfo | None:
             settings=format_settings(taken),
             default=chosen.default,
             best=chosen.best,
-            of="" if system in ready.preset.models else cell.variant.model,
+            of="" if system in asked.preset.models else cell.variant.model,
         )
     return schema.TuningInfo(
-        digest=ready.preset.digest,
-        trials=asked.trials,
-        regimes=asked.regimes,
-        corruptions=asked.corruptions,
-        training=dict(asked.training),
+        digest=asked.preset.digest,
+        trials=effort.trials,
+        regimes=effort.regimes,
+        corruptions=effort.corruptions,
+        training=dict(effort.training),
         systems=systems,
     )

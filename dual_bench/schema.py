@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 5
 OLDEST_SCHEMA = 2
@@ -101,6 +101,14 @@ class SeverityPoint(_Record):
     """Whether that is the target; if not, it is the most (or the least) that the corruption can do."""
 
 
+class NoiseInfo(_Record):
+    """What a corruption of the user's own says of itself (``types.Corruption``)."""
+
+    rate_is: str
+    nested: bool
+    tells_label: bool
+
+
 class Provenance(_Record):
     """All that a result depends on besides its plan, and when it was made."""
 
@@ -122,6 +130,17 @@ class Provenance(_Record):
     """Of this sitting."""
     packing: str = ""
     """What was measured to choose how many seeds are trained stacked, where the plan left that open."""
+    processor: str = ""
+    """Its model, and which of its instructions torch uses."""
+    accelerator: str = ""
+    """The model of the card, where there is one at work."""
+    arithmetic: dict[str, str] = {}
+    """Variables of the environment that change how libraries compute, where they are set."""
+    format: int | None = None
+    """``plan.FORMAT_VERSION``: which numbers a plan gives."""
+    sources: dict[str, str] = {}
+    """sha256 of the file of each part that does not come with dual-bench, by its name in the plan; not of what that
+    file imports."""
     sittings: int = 1
     """How often the run was begun or taken up again; the rest tells of the last time."""
 
@@ -224,12 +243,14 @@ class RunInfo(_Record):
     digest: str
     plan: dict[str, Any]
     corpus: CorpusInfo
-    cells: tuple[str, ...]
+    cells: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...]
     """Digests of all cells of the plan, done or not."""
     floors: dict[str, float | None]
     """Each metric of the constant prediction that is best on the training part; None: undefined."""
     ceilings: tuple[CeilingPoint, ...]
     severities: tuple[SeverityPoint, ...] = ()
+    own_noise: dict[str, NoiseInfo] = {}
+    """Of corruptions of the user's own, by name: a report loads none of them."""
     encoders: dict[str, str]
     provenance: Provenance
     study: StudyInfo | None = None
@@ -287,6 +308,8 @@ class CellInfo(_Record):
     seconds_predict: float
     device: str
     threads: int
+    processor: str = ""
+    """Of the machine that trained it: a run may have several, and take cells of others."""
     code: str
     """Versions of dual-bench and torch, and the commit, that made it."""
     rows: int

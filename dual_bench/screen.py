@@ -95,7 +95,9 @@ def explained() -> Iterator[None]:
 
 
 def _stop(sentence: str, code: int) -> None:
-    errors.print(f"[bold red]dual-bench:[/bold red] {escape(sentence)}", highlight=False, soft_wrap=True)
+    # what a file says of itself may be in a sentence, and nothing of it commands the terminal or begins another line
+    shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in " ".join(sentence.split()))
+    errors.print(f"[bold red]dual-bench:[/bold red] {escape(shown)}", highlight=False, soft_wrap=True)
     sys.exit(code)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dual_bench.journal import LOG, Began, Damaged, Event, Failed, Stage, Trained, Warned, read_sitting
+from dual_bench.limits import RECORD, read_bytes
 from dual_bench.lock import Holder, at_work, named
 from dual_bench.schema import FailedCell, RunInfo
 
@@ -140,7 +141,7 @@ def _from_log(folder: Path) -> Status:
 
 def _info(folder: Path) -> RunInfo:
     try:
-        return RunInfo.model_validate_json((folder / "run.json").read_bytes())
+        return RunInfo.model_validate_json(read_bytes(folder / "run.json", RECORD, f"{folder}/run.json"))
     except (OSError, ValidationError):
         from dual_bench.store import RunFolder  # takes half a second, and says what is wrong
 
@@ -163,16 +164,16 @@ def _who(record: Path) -> tuple[str, str] | None:
         with record.open("rb") as file:
             head = file.read(_HEAD)
             if mark not in head:
-                head += file.read()
+                head += file.read(RECORD)
         facts = json.loads(head[: head.index(mark)].rstrip().removesuffix(b",") + b"}")
         return f"{facts['model']}:{facts['variant']}".removesuffix(":"), facts["regime"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def _failure(record: Path) -> FailedCell | None:
     try:
-        return FailedCell.model_validate_json(record.read_bytes())
+        return FailedCell.model_validate_json(read_bytes(record, RECORD, str(record)))
     except (OSError, ValidationError):
         return None
 

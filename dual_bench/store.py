@@ -40,6 +40,7 @@ from safetensors.numpy import save_file
 
 from dual_bench.durable import sync_folder
 from dual_bench.journal import LOG
+from dual_bench.limits import RECORD, parquet, read_bytes
 from dual_bench.lock import HOLDER, LOCK
 from dual_bench.processes import alive
 from dual_bench.schema import (
@@ -271,6 +272,10 @@ class RunFolder:
     def write_failure(self, why: FailedCell) -> None:
         write_text(self.failure_file(why.digest), why.model_dump_json(indent=1) + "\n")
 
+    def record(self, digest: str) -> CellInfo:
+        """How a cell was made; UserError where it is not done, or its record cannot be read."""
+        return _read_record(self.cell_file(digest), CellInfo)
+
     def failed(self, digest: str) -> FailedCell | None:
         """Why there is no such cell, where it was tried and came to nothing."""
         try:
@@ -282,7 +287,7 @@ class RunFolder:
         """The record of a cell that is done, whose rows are whole and, where it has some or they are asked for, its
         weights too; else None."""
         try:
-            info = _read_record(self.cell_file(digest), CellInfo)
+            info = self.record(digest)
             whole = info.digest == digest and sha256_of(self.rows_file(digest)) == info.sha256
             if weights or info.weights:
                 whole = whole and sha256_of(self.weights_file(digest)) == info.weights
@@ -321,8 +326,8 @@ def _passing(path: Path) -> bool:
 def _check_schema(path: Path) -> None:
     """UserError where a record says that another dual-bench wrote it, which this one cannot read."""
     try:
-        found = json.loads(path.read_bytes())["schema_version"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = json.loads(read_bytes(path, RECORD, str(path)))["schema_version"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return  # what is wrong with it is said where it is read
     if not isinstance(found, int) or OLDEST_SCHEMA <= found <= SCHEMA_VERSION:
         return
@@ -340,9 +345,11 @@ T = TypeVar("T")
 
 def _read_record(path: Path, kind: type[R]) -> R:
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(read_bytes(path, RECORD, str(path)))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; expected a folder that `dual-bench run` wrote") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -410,9 +417,9 @@ class Run:
         """The rows whose text depends on the model that read it."""
         frames = []
         for file in self.files.values():
-            given = pq.read_table(file, columns=["text"])["text"].is_valid()
+            given = _read_table(file, PREDICTION_COLUMNS, ["text"])["text"].is_valid()
             if pc.any(given).as_py():
-                frames.append(pq.read_table(file).filter(given))
+                frames.append(_read_table(file, PREDICTION_COLUMNS).filter(given))
         if not frames:
             return pd.DataFrame(columns=list(PREDICTION_COLUMNS))
         return _joined(frames)
@@ -440,7 +447,43 @@ class Run:
 
 
 def _read_rows(files: Sequence[Path]) -> pd.DataFrame:
-    return _joined([pq.read_table(file) for file in files])
+    return _joined([_read_table(file, PREDICTION_COLUMNS) for file in files])
+
+
+_NEWER = ("severity", "text", "certified")
+"""Columns that old schemas lack."""
+_NUMBERS = ("seed", "rate", "draw", "severity", "truth", *MEASURED, "words", "errors")
+
+
+def _read_table(file: Path, wanted: Iterable[str], columns: Sequence[str] | None = None) -> pa.Table:
+    """The ``columns`` of a Parquet file, by default all; UserError where it does not have those of a schema, each once
+    and of its type."""
+    try:
+        schema = pq.read_schema(file)
+        scores = [name for name in schema.names if name.startswith("score_")]
+        for name in (*wanted, *scores):
+            if name not in schema.names and name in _NEWER:
+                continue
+            if len(schema.get_all_field_indices(name)) != 1 or not _fits(name, schema.field(name).type):
+                raise pa.ArrowInvalid(f"its column '{name}' is missing, double, or of another type")
+        return parquet(file, str(file), columns)
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{file} does not hold what dual-bench wrote: {reason}; let the same command run again"
+        ) from None
+
+
+def _fits(name: str, kind: pa.DataType) -> bool:
+    """Whether a column may have values of a type."""
+    if name == "certified":
+        return bool(pa.types.is_boolean(kind) or pa.types.is_null(kind))
+    if name in _NUMBERS or name.startswith("score_"):
+        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    if name == "text":
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
+    return bool(pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type))
 
 
 def _joined(tables: Sequence[pa.Table]) -> pd.DataFrame:
@@ -476,10 +519,10 @@ def _read_texts(folder: RunFolder) -> tuple[pd.DataFrame, tuple[str, ...]]:
         wrong = "is missing"
     else:
         try:
-            texts: pd.DataFrame = pq.read_table(file).to_pandas()[list(TEXT_COLUMNS)]
-            return texts, ()
-        except (OSError, KeyError, pa.ArrowException) as error:
-            wrong = f"cannot be read ({' '.join(str(error).split())[:200]})"
+            texts: pd.DataFrame = _read_table(file, TEXT_COLUMNS).to_pandas()[list(TEXT_COLUMNS)]
+            return texts.astype({"text": object}), ()
+        except (UserError, KeyError) as error:
+            wrong = f"cannot be read ({error})"
     said = f"{file.name} {wrong}: no test text can be shown. The same command run again writes it anew."
     return pd.DataFrame(columns=list(TEXT_COLUMNS)), (said,)
 

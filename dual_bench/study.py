@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dual_bench.catalog import did_you_mean
+from dual_bench.limits import TOML, read_text, toml
 from dual_bench.types import UserError
 
 
@@ -18,13 +19,19 @@ def find_study(name: str) -> tuple[str, str]:
     for candidate in (path, Path("ablations") / f"{name}.toml"):
         if candidate.is_file():
             try:
-                return candidate.read_text(encoding="utf-8"), str(candidate)
+                return read_text(candidate, TOML, f"study {candidate}"), str(candidate)
             except UnicodeDecodeError:
                 raise UserError(f"study {candidate} is not UTF-8 text") from None
     packaged = _packaged()
     if name not in packaged:
         raise UserError(f"no study '{name}' as a file, in ./ablations or in the package{did_you_mean(name, packaged)}")
     return packaged[name], f"{name}, which comes with dual-bench"
+
+
+def read_file(name: str) -> tuple[dict[str, Any], str]:
+    """The fields of a study file, whatever they are, and where it was found; UserError where it is no TOML."""
+    text, where = find_study(name)
+    return toml(text, f"study {where}"), where
 
 
 def questions(ablations: bool) -> dict[str, str]:

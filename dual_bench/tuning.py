@@ -33,6 +33,7 @@ from pydantic import BaseModel, ValidationError
 from dual_bench import provenance, training
 from dual_bench.catalog import digest_of, format_settings, parse_spec
 from dual_bench.job import THREADS, Job, trained
+from dual_bench.limits import RECORD, TOML, check_size, read_text
 from dual_bench.models.layers import Tried
 from dual_bench.plan import Cell, Plan, Variant, largest_rates
 from dual_bench.prepare import Encoded, ask, encode_all, in_silence, training_job
@@ -124,7 +125,7 @@ def tune(
     searches = _searches(ready, trials, code, ledger.known)
     before = len(ledger.known)
     jobs = jobs or (cores() if ready.device == "cpu" else 1)
-    with executor_of(jobs, len(searches)) as executor:
+    with executor_of(jobs, len(searches), plan.from_elsewhere) as executor:
         _work_off(searches, executor, jobs, ledger, report)
     kept = dict(earlier.models) if earlier else {}
     found = kept | _chosen(searches)
@@ -157,7 +158,7 @@ def _earlier(file: Path, wanted: Terms) -> Preset | None:
     check_writable(file.parent)
     if not file.exists():
         return None
-    found = parsed(file.read_text(encoding="utf-8"), str(file))
+    found = parsed(read_text(file, TOML, f"presets {file}"), str(file))
     for name, value in wanted:
         if getattr(found.asked, name) != value:
             raise UserError(
@@ -380,6 +381,7 @@ class _Ledger:
         self._columns = ("system", "fold", "trial", "settings", *regimes, "digest")
         self.known: dict[str, Trial] = {}
         if file.exists():
+            check_size(file, RECORD, f"{file}")
             with file.open(encoding="utf-8", newline="") as lines:
                 rows = csv.DictReader(lines)
                 if tuple(rows.fieldnames or self._columns) != self._columns:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 
+from dual_bench.catalog import CORRUPTIONS
 from dual_bench.corruptions.noise import Reading, Sound, Spoken, corrupted, load, matched, measured, mixed
 from dual_bench.corruptions.severity import find
 from dual_bench.features.cache import content_key
@@ -89,7 +90,8 @@ def scale_of(plan: Plan, corpus: Corpus, cache: Path, progress: Callable[[str], 
     for name in plan.corruptions:
         progress(name)
         corruption = load(name)
-        facts = (name, corruption.version, sorted(installed(corruption.packages).items()), FORMAT_VERSION)
+        source = filter(None, [CORRUPTIONS.source(name)])
+        facts = (name, corruption.version, sorted(installed(corruption.packages).items()), FORMAT_VERSION, *source)
         key = content_key(corpus.fingerprint, repr((*facts, plan.severities, plan.root_seed)))
         kept = cache / "scale" / f"{key}.json"
         try:

@@ -15,23 +15,32 @@ import torch
 from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported, so no fixture comes early enough
+if "PYTHONWARNINGS" in os.environ:  # Ray's dashboard, a process of its own, asks for an event loop in the old way
+    os.environ["PYTHONWARNINGS"] += ",ignore:There is no current event loop:DeprecationWarning"
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as of a job in the background; tests interrupt what they start
     signal.signal(signal.SIGINT, signal.default_int_handler)
 LONGEST = (
-    "test_planted.py",
-    "test_study.py",
-    "test_media_study.py",
-    "test_battery_report.py",
-    "test_ablation_report.py",
+    "media_study speech models corruptions reference ablation_report cli report planted recogniser study merge "
+    "nothing_lost battery_report probe benchmarks worth_report cluster hostile stacked measure more_figures "
+    "ablation runner encoders noise synthetic text_backends effects readme foreign browser extraction"
 )
+"""Files that take ten seconds or more, the longest first."""
+ROOT = Path(__file__).resolve().parents[1]
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--any-order", action="store_true", help="files in random order too, not the longest first")
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-randomly, which shuffles everything
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files that take long are begun first, so that no worker ends with one alone."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    if not config.getoption("any_order"):
+        rank = {f"test_{name}.py": place for place, name in enumerate(LONGEST.split())}
+        items.sort(key=lambda item: (rank.get(item.path.name, len(rank)), item.path))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -63,10 +72,18 @@ def no_figures() -> Iterator[None]:
 def shared_data() -> Path:
     """The folder of the real corpora; a test that needs it is skipped where it is absent."""
     named = os.environ.get("DUAL_BENCH_DATA")
-    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"real corpora: {folder} is absent; name the folder with DUAL_BENCH_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The folder of the sources; a test of them is skipped where the tests lie elsewhere, beside no package."""
+    if not (ROOT / "dual_bench").is_dir():
+        pytest.skip(f"the sources: {ROOT} has none, the package is installed")
+    return ROOT
 
 
 @pytest.fixture(scope="session")

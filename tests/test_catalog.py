@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from dual_bench.catalog import (
     CATALOGS,
     DATASETS,
+    METRICS,
     MODELS,
     Catalog,
     did_you_mean,
@@ -68,9 +69,14 @@ def users_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "users_own_package.parts"
 
 
-@pytest.mark.parametrize("catalog", CATALOGS.values(), ids=CATALOGS)
+@pytest.mark.parametrize("catalog", [c for c in CATALOGS.values() if c.own], ids=lambda catalog: catalog.kind)
 def test_a_part_of_the_users_own_loads_by_module_and_attribute(catalog: Catalog, users_module: str) -> None:
     assert catalog.load(f"{users_module}:PART") == ("mine", 1)
+
+
+def test_nobody_adds_a_metric(users_module: str) -> None:
+    with pytest.raises(UserError, match="unknown metric 'users_own_package"):
+        METRICS.load(f"{users_module}:PART")
 
 
 def test_a_part_of_the_users_own_that_is_not_there_is_the_users_error(users_module: str) -> None:
@@ -97,7 +103,7 @@ def test_a_hint_names_something_that_exists(name: str, known: list[str]) -> None
 keys = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True)
 spellings = st.from_regex(r"[A-Za-z][A-Za-z_|./-]{0,8}", fullmatch=True)
 strings = spellings.filter(lambda text: text not in ("on", "off", "true", "false", "inf", "nan"))
-scalars = st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False), strings)
+scalars = st.one_of(st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), strings)
 settings_given = st.dictionaries(keys, scalars, min_size=1, max_size=4)
 names = st.sampled_from(["dual", "text-only", "my.module:build", "mosi-752"])
 

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -33,6 +34,7 @@ from dual_bench.features.encoder import audio_encoder, encode_in_batches, encode
 from dual_bench.features.media import Picture
 from dual_bench.features.vision import thinned
 from dual_bench.features.wav2vec2 import FILE, URL
+from dual_bench.features.weights import from_hub
 from dual_bench.plan import check, load_corpus, read_plan
 from dual_bench.seeding import generator
 from dual_bench.types import UserError
@@ -223,6 +225,20 @@ def test_the_published_weights_of_timm_come_from_the_cache_of_huggingface(
     assert asked == [(f"timm/{TIMM}", "model.safetensors", True)]
     (own,) = picture_encoder(f"timm:model={TIMM},weights={networks}/timm").encode([run], 10)
     np.testing.assert_array_equal(found, own)
+
+
+def test_weights_in_the_cache_of_huggingface_that_are_not_what_they_are_called_are_refused(tmp_path: Path) -> None:
+    named, kept = tmp_path / "snapshots" / "model.safetensors", tmp_path / "blobs" / sha256(b"weights").hexdigest()
+    for folder in (named.parent, kept.parent):
+        folder.mkdir()
+    named.symlink_to(kept)
+    kept.write_bytes(b"weights")
+    for place in (named, named.parent):
+        assert from_hub(lambda local_files_only, place=place: str(place)) == place
+        kept.write_bytes(b"weight5")
+        with pytest.raises(UserError, match=f"model.safetensors is damaged: expected sha256 {kept.name[:16]}…, found"):
+            from_hub(lambda local_files_only, place=place: str(place))
+        kept.write_bytes(b"weights")
 
 
 def test_without_a_network_timm_names_the_file_the_cache_and_the_way_out() -> None:
@@ -554,3 +570,11 @@ def test_a_model_that_names_code_of_its_own_is_refused_and_the_code_does_not_run
     with pytest.raises(UserError, match=r"names code of its own, evilmod\.Evil, which is not run"):
         text_encoder(f"sentence-transformers:model={tmp_path}")(["a word"])
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [{"types": {"q": "evil.Evil"}}, {"types": {"q": ["evil.Evil"]}}])
+def test_a_router_of_a_text_model_names_no_code_of_its_own(tmp_path: Path, content: object) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "router_config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"names code of its own, .*evil\.Evil.*, which is not run"):
+        text_encoder(f"sentence-transformers:model={tmp_path}")(["a word"])

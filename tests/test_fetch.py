@@ -414,7 +414,7 @@ def progress(done, total, what):
         os.kill(os.getpid(), signal.SIGKILL)
 fetch({remote!r}, Path({str(folder)!r}), progress)
 """
-    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == -signal.SIGKILL
 
 

@@ -26,7 +26,7 @@ from dual_bench.report.evidence import gather
 from dual_bench.report.render import FORMATS, render
 from dual_bench.report.table import Table
 from dual_bench.report.tables import tables
-from dual_bench.report.text import neutral
+from dual_bench.spreadsheet import neutral
 from dual_bench.store import read_run
 
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(1)> &amp; \"double\" 'single' <!-- -->"

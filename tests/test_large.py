@@ -117,7 +117,7 @@ def peaks_of(folder: Path) -> dict[str, int]:
     toy = replace(asked, using=replace(asked.using, text=Toy()))
     encoded, peaks["inputs"] = peak(lambda: encode_all(toy, folder / "cache"))
     ready = runner.Prepared(**vars(encoded), folder=store.RunFolder(folder / "run"))
-    job, peaks["job"] = peak(lambda: pickle.loads(pickle.dumps(runner._job(ready, ready.wanted, False))))
+    job, peaks["job"] = peak(lambda: pickle.loads(pickle.dumps(runner.job_for(ready, ready.wanted, False))))
 
     def batch() -> None:
         resident = Resident(replace(job.inputs, scales={}), job.train.rows, frozenset(MODALITIES), "cpu")

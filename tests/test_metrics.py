@@ -125,3 +125,27 @@ def test_acc2_non0_without_a_truth_other_than_zero_is_undefined() -> None:
 
 def test_the_first_of_equal_scores_wins() -> None:
     assert metrics.ACCURACY(np.array([0.0, 1.0]), np.array([[0.4, 0.4], [0.4, 0.4]])) == 0.5
+
+
+def test_a_class_that_is_true_once_counts_in_uar_as_much_as_any_other() -> None:
+    scores = np.eye(2)[[0, 0, 0, 1, 1]]
+    assert metrics.UAR(np.array([0.0, 0.0, 0.0, 0.0, 1.0]), scores) == (3 / 4 + 1) / 2
+
+
+def test_acc7_takes_what_lies_beyond_the_scale_for_its_end() -> None:
+    assert metrics.ACC7(np.array([3.0, -3.0, 3.0]), np.array([[3.9], [-7.0], [2.4]])) == pytest.approx(2 / 3)
+
+
+def test_pearson_r_does_not_depend_on_the_unit() -> None:
+    truth, scores = values(1)
+    for unit in (1e-4, 1e4):
+        assert metrics.PEARSON_R(unit * truth, unit * scores) == pytest.approx(metrics.PEARSON_R(truth, scores))
+
+
+def test_scores_of_single_precision_lose_nothing() -> None:
+    truth, noise = np.random.default_rng(0).normal(size=(2, 50)).astype(np.float32)
+    truth, scores = truth + np.float32(300), (truth + noise + np.float32(300))[:, None]
+    expected = pearsonr(truth.astype(float), scores[:, 0].astype(float))[0]
+    assert metrics.PEARSON_R(truth, scores) == pytest.approx(expected, abs=1e-9)
+    counts = np.array([[1, 2], [0, 0]])
+    np.testing.assert_array_equal(metrics.ratio(counts[:, 0], counts[:, 1]), [0.5, np.nan])

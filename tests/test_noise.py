@@ -120,6 +120,24 @@ def test_within_one_draw_what_is_lost_at_a_rate_is_lost_at_every_higher_one(name
         assert all(is_subsequence(heavier, lighter) for lighter, heavier in pairwise(noisy))
 
 
+@pytest.mark.parametrize(
+    ("key", "seed"),
+    [
+        (("noise", 0, "word-drop", 3, "d1_u2"), 1938806240885654830),
+        (("a\x1fb",), 7953841751942768966),
+        (("\ud83d",), 2323603685334671697),  # half of a character, as a broken transcript may hold
+    ],
+)
+def test_a_key_has_the_seed_that_it_had_in_every_version(key: tuple[str | int, ...], seed: int) -> None:
+    assert seed_of(*key) == seed
+    assert generator(*key).random() == np.random.Generator(np.random.PCG64(seed)).random()
+
+
+def test_no_name_makes_one_key_look_like_another() -> None:
+    keys = [("a", "b"), ("a\x1fstr:b",), ("a\x1f", "b"), ("a", "\x1fb"), ("ab",), ("a", 1), ("a", "1"), ("a1",)]
+    assert len({seed_of(*key) for key in keys}) == len(keys)
+
+
 def test_noise_differs_between_draws_utterances_seeds_and_corruptions() -> None:
     made = [text_of(one, Condition("word-drop", 0.5, d), s) for one in SPOKEN for d in range(3) for s in range(3)]
     assert len(set(made)) == len(made)

@@ -20,7 +20,7 @@ from torch import nn
 from dual_bench import runner
 from dual_bench.catalog import CATALOGS, CORRUPTIONS, DATASETS, MODELS
 from dual_bench.models.spec import spec_of
-from dual_bench.plan import Plan, cells, load_corpus, variants
+from dual_bench.plan import Plan, cells, load_corpus, sources, variants
 from dual_bench.provenance import gather
 from dual_bench.training import TrainingSettings, build, settings_for
 from dual_bench.types import Task, UserError, Widths
@@ -246,10 +246,13 @@ def test_cells_of_a_part_from_elsewhere_depend_on_its_file_and_are_not_borrowed(
     source = plugged / "plugged_parts.py"
     assert MODELS.source("concat") == ""
     assert MODELS.source("gated-sum") == hashlib.sha256(source.read_bytes()).hexdigest()
-    before = cells(plan, corpus, plan.conditions(corpus), {}, "cpu")
+    plans = [plan, plan.model_copy(update={"corruptions": ("hush",)})]
+    before, noisy = (cells(each, corpus, each.conditions(corpus), {}, "cpu") for each in plans)
     source.write_text(MODULE + "# changed\n")
-    after = cells(plan, corpus, plan.conditions(corpus), {}, "cpu")
+    after, later = (cells(each, corpus, each.conditions(corpus), {}, "cpu") for each in plans)
     assert [one.digest == other.digest for one, other in zip(before, after, strict=True)] == [False, True]
+    assert [one.digest == other.digest for one, other in zip(noisy, later, strict=True)] == [False, False]
+    assert sources(plan) == dict.fromkeys(["gated-sum", "small-talk"], hashlib.sha256(source.read_bytes()).hexdigest())
 
     def left(**fields: Any) -> list[str]:
         folder = SimpleNamespace(path=plugged / "run", borrow=lambda *_: True)

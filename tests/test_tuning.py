@@ -151,14 +151,6 @@ def test_training_that_diverges_is_the_worst_of_settings() -> None:
 # ------------------------------------------------------------------------------------------ what it may see
 
 
-def test_poisoned_test_labels_change_no_trial_and_no_preset(done: tuple[Plan, Path, Tuned], tmp_path: Path) -> None:
-    found = go(plan_for(write_corpus(tmp_path, poison=True)), tmp_path)
-    assert found.preset.asked.fingerprint != done[2].preset.asked.fingerprint
-    assert found.preset.models == done[2].preset.models
-    honest, poisoned = ([row | {"digest": ""} for row in trials_of(folder)] for folder in (done[1], tmp_path))
-    assert honest == poisoned
-
-
 def test_the_jobs_of_tuning_hold_no_row_of_the_test_part_and_no_seed_of_a_run(
     done: tuple[Plan, Path, Tuned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import t
+from scipy.stats import chi2, t
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
@@ -120,6 +120,14 @@ def test_intervals_of_components_hold_the_truth() -> None:
         for found in components(made(rng, deviations, (6, 1, 30))):
             held[found.name] += found.low <= truth[found.name] <= found.high
     assert all(count / 400 >= 0.92 for count in held.values()), held
+
+
+def test_the_interval_of_what_varies_with_everything_is_the_chi_squared_one() -> None:
+    y = np.random.default_rng(9).normal(size=(4, 1, 6))
+    rest = y[:, 0] - y[:, 0].mean(axis=0) - y[:, 0].mean(axis=1, keepdims=True) + y.mean()
+    found = next(c for c in components(y, 0.9) if c.name == "seed × cluster")
+    assert found.variance == pytest.approx(np.sum(rest**2) / 15)
+    assert (found.low, found.high) == pytest.approx(np.sum(rest**2) / chi2.ppf([0.95, 0.05], 15))
 
 
 def test_shares_of_the_components_sum_to_one_and_units_are_counted() -> None:

@@ -20,10 +20,11 @@ class SkippedError(Exception):
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether a part keeps a promise; ``detail`` says what is wrong, or why nobody looked."""
+    """Whether a part keeps a promise; ``detail`` says what is wrong, or why nobody looked, or why one who
+    ought to could not (``unable``)."""
 
     promise: str
-    verdict: Literal["ok", "FAILS", "skipped"]
+    verdict: Literal["ok", "FAILS", "skipped", "unable"]
     detail: str = ""
 
 

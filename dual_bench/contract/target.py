@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from dual_bench.catalog import CORRUPTIONS, DATASETS, MODELS, Catalog, did_you_mean, parse_spec, validated
+from dual_bench.catalog import CORRUPTIONS, DATASETS, MODELS, Catalog, did_you_mean, is_folder, parse_spec, validated
 from dual_bench.contract import corpora, corruptions, models
 from dual_bench.contract.checks import Finding, findings
 from dual_bench.corruptions.noise import load
 from dual_bench.models.spec import ModelSpec, kind_of, spec_of
-from dual_bench.plan import is_folder, load_corpus
+from dual_bench.plan import load_corpus
 from dual_bench.types import Corruption, UserError
 
 _CATALOGS = {catalog.kind: catalog for catalog in (MODELS, CORRUPTIONS, DATASETS)}

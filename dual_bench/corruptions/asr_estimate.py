@@ -107,7 +107,7 @@ def read_pairs(path: Path) -> list[Pair]:
         try:
             found = json.loads(line)
             pair = (" ".join(found["reference"].split()), " ".join(found["hypotheses"][0].split()))
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
                 f'{path}, line {number}: expected {{"reference": text, "hypotheses": [text, …]}}: {error!r}'
             ) from error

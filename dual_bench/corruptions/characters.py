@@ -209,7 +209,7 @@ def _stripped(word: str) -> str:
 
 
 def _between_letters(word: str, i: int) -> bool:
-    return word[:i][-1:].isalpha() and word[i + 1 :][:1].isalpha()
+    return word[i - 1 : i].isalpha() and word[i + 1 : i + 2].isalpha()
 
 
 # ------------------------------------------------------------------------------------------- look-alikes

@@ -24,6 +24,8 @@ from dual_bench.types import Corruption, FloatArray, UserError
 SAMPLE_RATE = 16_000
 """Hz; what the recogniser hears."""
 
+FASTEST = 1_000_000
+"""Samples a second of a sound; the filter that resamples has twenty numbers for each of them."""
 _MODEL = "en-us, each utterance whole and by itself"
 """The model and how it is used; what is kept is known by it."""
 _PATIENCE = 60.0
@@ -85,8 +87,10 @@ def recognise(text: str, rate: float, rng: np.random.Generator, samples: FloatAr
     """
     if samples.ndim != 1 or not np.isfinite(samples).all():
         raise UserError(f"asr-loop: expected a waveform (samples,) of finite numbers, found {_seen(samples)}")
-    if not (math.isfinite(sample_rate) and sample_rate >= 1 and sample_rate == round(sample_rate)):
-        raise UserError(f"asr-loop: expected a whole number of samples a second, found a rate of {sample_rate}")
+    if not (1 <= sample_rate <= FASTEST and sample_rate == round(sample_rate)):
+        raise UserError(
+            f"asr-loop: expected a whole number of samples a second, at most {FASTEST:,}, found a rate of {sample_rate}"
+        )
     noise = rng.standard_normal(-(-len(samples) * SAMPLE_RATE // round(sample_rate)))
     if rate == 0:
         return text

@@ -104,7 +104,7 @@ def read_recogniser(path: Path) -> Recogniser:
     try:
         found = json.loads(path.read_text("utf-8"))
         numbers = {field.name: float(found[field.name]) for field in fields(Recogniser)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(
             f"{path}: expected the numbers of a recogniser, as asr_estimate writes them: {error!r}"
         ) from error

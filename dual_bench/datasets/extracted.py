@@ -28,6 +28,8 @@ from scipy.io import wavfile
 from dual_bench.catalog import validated
 from dual_bench.datasets.assemble import assemble, folds_of
 from dual_bench.features.mixing import SAMPLE_RATE
+from dual_bench.limits import RECORD as RECORD_SIZE
+from dual_bench.limits import parquet, read_bytes
 from dual_bench.types import SPLITS, Corpus, Modality, Ragged, Signal, Split, Task, UserError, Utterance
 
 RECORD, TABLE, PROBLEMS = "corpus.json", "utterances.parquet", "problems.csv"
@@ -176,7 +178,7 @@ def read_record(folder: Path) -> Extracted:
     """What ``folder`` says of itself; UserError where it says nothing, or something else."""
     path = folder / RECORD
     try:
-        return Extracted.model_validate_json(path.read_bytes())
+        return Extracted.model_validate_json(read_bytes(path, RECORD_SIZE, str(path)))
     except FileNotFoundError:
         raise UserError(
             f"{folder} holds no {RECORD}: it holds raw media, or an extraction that was stopped; "
@@ -193,7 +195,8 @@ def read_table(folder: Path) -> pd.DataFrame:
     path = folder / TABLE
     try:
         with path.open("rb") as file:  # a path with a colon would be taken for an address
-            table = pd.read_parquet(file)
+            table: pd.DataFrame = parquet(file, str(path)).to_pandas()
+            table = table.astype({str(name): object for name in table.select_dtypes("category")})
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); extract the corpus again") from None
     whole = [f"{m}_{what}" for m in MEDIA for what in ("start", "steps") if f"{m}_{what}" in table]
@@ -219,9 +222,10 @@ def features_of(record: Extracted) -> Iterator[tuple[Modality, Features]]:
 def _signal(folder: Path, table: pd.DataFrame, modality: Modality, made: Features) -> Signal:
     source = folder / made.folder / "rows.f32"
     starts, lengths = (np.array(table[f"{modality}_{what}"], np.int64) for what in ("start", "steps"))
-    needed = int((starts + lengths).max(initial=0)) * made.width * 4
     found = source.stat().st_size if source.exists() else 0
-    if found < needed:
+    rows = found // (4 * made.width)
+    if (lengths > rows).any() or (starts > rows - lengths)[lengths > 0].any():  # a sum of both may overflow
+        needed = (int(starts.max()) + int(lengths.max())) * made.width * 4
         raise UserError(f"{source} is not whole: expected {needed} bytes, found {found}; extract the corpus again")
     rate = math.nan if made.rate is None else made.rate
     return Signal("features", Ragged.map(source, made.width, starts, lengths), rate, encoder=made.encoder)

@@ -37,6 +37,7 @@ from dual_bench.datasets.table import (
     utterances_of,
 )
 from dual_bench.features.media import Clip, Half
+from dual_bench.limits import HEADER
 from dual_bench.types import Modality, UserError
 
 SUFFIXES = frozenset(
@@ -100,7 +101,7 @@ def _manifests(path: Path) -> list[Path]:
 def _names_media(file: Path) -> bool:
     try:
         with file.open(encoding="latin-1", newline="") as lines:  # any byte is read: it is ASCII names that matter
-            header = {name.strip().removeprefix("ï»¿") for name in next(csv.reader(lines), [])}
+            header = {name.strip().removeprefix("ï»¿") for name in next(csv.reader([lines.readline(HEADER)]), [])}
     except (OSError, csv.Error):
         return False
     return "id" in header and not header.isdisjoint({"file", "audio", "video"})

@@ -34,6 +34,7 @@ from pydantic import BaseModel, ConfigDict
 from dual_bench.catalog import validated
 from dual_bench.datasets.source import Layout, Source, counted, some
 from dual_bench.features.media import Clip
+from dual_bench.limits import CORPUS, read_bytes
 from dual_bench.types import Task, UserError, Utterance
 
 LICENCE = "IEMOCAP: research licence of USC SAIL (https://sail.usc.edu/iemocap/); nothing of it may be passed on"
@@ -126,7 +127,7 @@ def _lines(folder: Path) -> Iterator[tuple[Path, int, str]]:
     """The lines of a folder's text files, and where they stand. A file that is not UTF-8 is Latin-1: annotators' notes
     hold a few such bytes, which no line that is read does."""
     for file in sorted(folder.glob("Ses*.txt")):
-        content = file.read_bytes()
+        content = read_bytes(file, CORPUS, str(file))
         try:
             text = content.decode("utf-8")
         except UnicodeDecodeError:

@@ -18,7 +18,6 @@ A feature file is ``.npy``: (rows, d), one step a row, or (rows, T, d); or ``.np
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -38,7 +37,9 @@ from dual_bench.datasets.table import (
     read_table,
     task_of,
     utterances_of,
+    whole,
 )
+from dual_bench.limits import check_zip
 from dual_bench.types import Corpus, Modality, Signal, UserError
 
 
@@ -73,10 +74,11 @@ def _signal(table: pd.DataFrame, modality: Modality, folder: Path) -> Signal:
             continue
         if name not in files:
             files[name] = _sequences(folder, name, line)
-        if not row.isdecimal() or int(row) >= len(files[name]):
+        number = whole(row)
+        if number is None or number >= len(files[name]):
             there = f"rows 0..{len(files[name]) - 1}"
             raise UserError(f"manifest line {line}: {modality}_row '{row}' is not in {name}, which has {there}")
-        items.append(files[name][int(row)])
+        items.append(files[name][number])
     width = next((item.shape[1] for item in items if item is not None), 0)
     if not width:
         raise UserError(f"the manifest names no {modality} features; leave the columns out, or fill them")
@@ -90,9 +92,13 @@ def _sequences(folder: Path, name: str, line: int) -> list[NDArray[np.float32]]:
     if not found:
         raise UserError(f"manifest line {line}: feature file {path} is missing")
     try:
+        if path.suffix == ".npz":
+            check_zip(path)
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
-            arrays: Mapping[str, NDArray[np.generic]] = dict(loaded) if path.suffix == ".npz" else {"values": loaded}
+            arrays: Mapping[str, NDArray[np.generic]] = {"values": loaded}
+            if path.suffix == ".npz":
+                arrays = {name: loaded[name] for name in ("values", "lengths", "offsets") if name in loaded}
         values = np.asarray(arrays["values"], np.float32)
         if "offsets" in arrays:
             bounds = np.asarray(arrays["offsets"], np.int64)
@@ -107,8 +113,9 @@ def _sequences(folder: Path, name: str, line: int) -> list[NDArray[np.float32]]:
         if lengths.shape != (len(values),) or not ((lengths >= 0) & (lengths <= values.shape[1])).all():
             raise ValueError(f"lengths do not fit values of shape {values.shape}")
         return [row[:length] for row, length in zip(values, lengths, strict=True)]
-    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of a damaged file, anything may come, and a lack of memory of one that lies
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
-            f"manifest line {line}: {path} is not a feature file: {error}; expected .npy (rows, d) or (rows, T, d), "
+            f"manifest line {line}: {path} is not a feature file: {reason}; expected .npy (rows, d) or (rows, T, d), "
             "or .npz with values and lengths or offsets"
         ) from None

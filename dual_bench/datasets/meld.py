@@ -32,8 +32,9 @@ from pydantic import BaseModel, ConfigDict
 
 from dual_bench.catalog import did_you_mean, validated
 from dual_bench.datasets.source import Layout, Source, counted, some
-from dual_bench.datasets.table import check_columns, line_breaks, read_table
+from dual_bench.datasets.table import check_columns, line_breaks, read_table, whole
 from dual_bench.features.media import Clip
+from dual_bench.limits import RECORD, read_bytes
 from dual_bench.types import Split, Task, UserError, Utterance
 
 CLASSES = {
@@ -135,8 +136,8 @@ def _export(path: Path) -> Export | None:
     if not file.is_file():
         return None
     try:
-        told = json.loads(file.read_bytes())
-    except ValueError as error:
+        told = json.loads(read_bytes(file, RECORD, str(file)))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is not JSON: {error}") from None
     return validated(Export, told, str(file))
 
@@ -164,15 +165,16 @@ def _utterances(table: pd.DataFrame, split: str, chosen: MeldSettings, classes: 
     made: dict[str, Utterance] = {}
     rows = zip(table.index, *(table[column] for column in columns), strict=True)
     for line, text, speaker, emotion, dialogue, number in rows:
-        if not (dialogue.isdecimal() and number.isdecimal()):
+        numbers = whole(dialogue), whole(number)
+        if None in numbers:
             raise UserError(
                 f"{where}, line {line}: expected whole numbers as Dialogue_ID and Utterance_ID, found "
                 f"'{dialogue}' and '{number}'"
             )
         if emotion not in classes:
             raise UserError(f"{where}, line {line}: {label} '{emotion}'{did_you_mean(emotion, classes)}")
-        cluster = f"{split}_dia{int(dialogue)}"
-        key = f"{cluster}_utt{int(number)}"
+        cluster = f"{split}_dia{numbers[0]}"
+        key = f"{cluster}_utt{numbers[1]}"
         if key in made:
             raise UserError(f"{where}, line {line}: dialogue {dialogue} has an utterance {number} already")
         if chosen.quotes == "plain":

@@ -17,7 +17,7 @@ for any other file ``low`` and ``high`` have to be named.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -113,10 +113,20 @@ def _splits(content: object, path: Path) -> dict[str, Mapping[str, Any]]:
         for key in ("id", "raw_text"):
             if key not in split:
                 raise UserError(f"{path}: {name} has no '{key}'{did_you_mean(key, _names(split))}")
+        count = _count(split["id"])
+        if count is None:
+            raise UserError(f"{path}: 'id' of {name} is no list; expected an id for each utterance")
         for key, value in split.items():
-            if key in _COLUMNS and (not hasattr(value, "__len__") or len(value) != len(split["id"])):
-                raise UserError(f"{path}: {name} has {len(split['id'])} ids, but '{key}' is of another length")
+            if key in _COLUMNS and _count(value) != count:
+                raise UserError(f"{path}: {name} has {count} ids, but '{key}' is of another length")
     return {name: content[name] for name in _SPLITS}
+
+
+def _count(value: object) -> int | None:
+    """How many items a list or an array has; None where it is neither."""
+    if isinstance(value, np.ndarray) and not value.ndim:  # it is Sized, and has no length
+        return None
+    return len(value) if isinstance(value, Sized) else None
 
 
 def _names(content: Mapping[Any, Any]) -> list[str]:
@@ -170,7 +180,7 @@ def _number(value: Any) -> float:
     """NaN where it is none."""
     try:
         return float(np.asarray(value, float).reshape(()))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")
 
 
@@ -191,7 +201,7 @@ def _sequences(name: str, split: Mapping[str, Any], modality: Modality, path: Pa
         try:
             with np.errstate(over="ignore"):
                 item = np.array(values, np.float32)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             item = np.empty(0, np.float32)
         if item.ndim != 2:
             raise UserError(f"{path}: {modality} {i} of {name} is no sequence of numbers (steps, width)")

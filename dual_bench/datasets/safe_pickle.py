@@ -32,7 +32,7 @@ def load(path: Path) -> Any:
             _check_numbers(file)
             file.seek(0)
             content = _Reader(file, encoding="latin1").load()
-            if _size(content, {}) > 16 * file.tell() + 2**20:
+            if not isinstance(content, _PLAIN) and _size(content, {}) > 16 * file.tell() + 2**20:
                 raise UserError("holds itself, or the same parts over and over; written out, they would never end")
             return content
     except UserError as error:
@@ -61,13 +61,23 @@ def _held(value: Any) -> Collection[Any]:
     return value if isinstance(value, list | tuple | set | frozenset) else ()
 
 
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, np.generic)
+_CONTAINERS = (dict, list, tuple, set, frozenset, np.ndarray)
+
+
 def _size(value: Any, known: dict[int, float]) -> float:
-    """How many things ``value`` holds, those that it holds twice counted twice; infinite where it holds itself. A file
-    of a kilobyte may hold more than can ever be looped over (https://en.wikipedia.org/wiki/Billion_laughs_attack)."""
+    """How many plain things ``value`` holds, those that it holds twice counted twice; infinite where it holds itself.
+    UserError where one is not plain: a pickle may keep for itself what the reader gives out to rebuild arrays with.
+
+    ``known`` are the sizes of what was met before, by its id, and is filled here. A file of a kilobyte may hold more
+    than can ever be looped over (https://en.wikipedia.org/wiki/Billion_laughs_attack).
+    """
+    if not isinstance(value, _CONTAINERS):
+        raise UserError(f"holds a {type(value).__name__}; only plain containers and numpy arrays are read")
     if id(value) not in known:
         known[id(value)] = math.inf
         held = _held(value)
-        inner = (one for one in held if isinstance(one, dict | list | tuple | set | frozenset | np.ndarray))
+        inner = (one for one in held if not isinstance(one, _PLAIN))
         known[id(value)] = len(held) + sum(_size(one, known) for one in inner)
     return known[id(value)]
 

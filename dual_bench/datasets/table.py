@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from dual_bench.catalog import did_you_mean
 from dual_bench.datasets.source import counted, some
+from dual_bench.limits import CELLS, COLUMNS, CORPUS, read_bytes
 from dual_bench.types import SPLITS, Split, Task, UserError, Utterance
 
 _TRANSCRIPT = "text_"
@@ -38,8 +39,12 @@ def read_table(path: Path, what: str, encoding: str = "utf-8", remedy: str = "sa
     """A CSV whose cells are text, and whose index is the line at which each row begins; cells that a row lacks at its
     end are empty. UserError, which calls the file ``what``, with the line where it is in another encoding and the
     ``remedy``, or where a row does not fit the header."""
+    if not path.name.isprintable():
+        raise UserError(
+            f"{what} {path}: expected a file name of printable characters, as it names the corpus; rename it"
+        )
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, CORPUS, f"{what} {path}")
         text = content.decode(encoding).removeprefix("\ufeff")
     except FileNotFoundError:
         raise UserError(f"{what} {path} is missing") from None
@@ -53,15 +58,20 @@ def read_table(path: Path, what: str, encoding: str = "utf-8", remedy: str = "sa
             f"{what} {path} is not a {encoding.upper()} CSV: line {line} holds the byte 0x{content[error.start]:02x}; "
             f"{remedy}"
         ) from None
-    except UnicodeError as error:
+    except ValueError as error:  # also of a name that no encoding can have
         raise UserError(f"{what} {path} is not a {encoding.upper()} CSV: {error}") from None
     rows: dict[int, list[str]] = {}
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    line = 1
+    line, width = 1, 0
     try:
         for row in reader:
             if len(row) > 1 or "".join(row).strip():
                 rows[line] = row
+                width = width or len(row)
+                if width > COLUMNS or len(rows) * width > CELLS:
+                    raise UserError(
+                        f"{what} {path} has more than the {COLUMNS:,} columns, or {CELLS:,} cells, that are read"
+                    )
             line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(
@@ -174,6 +184,15 @@ def task_of(table: pd.DataFrame, chosen: TableSettings, where: str, what: str) -
             f"name another range with {what}:low=…,high=…"
         )
     return Task("regression", low=low, high=high), [float(value) for value in values]
+
+
+def whole(text: str) -> int | None:
+    """A whole number from 0 on; None where it is none, or has more than 18 digits.
+
+    >>> whole("12"), whole("-1"), whole("1" * 19)
+    (12, None, None)
+    """
+    return int(text) if text.isdecimal() and len(text) <= 18 else None
 
 
 def utterances_of(table: pd.DataFrame, targets: Sequence[float]) -> list[Utterance]:

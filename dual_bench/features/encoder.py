@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from dual_bench.catalog import ENCODERS, did_you_mean, format_settings, parse_spec, validated
+from dual_bench.catalog import ENCODERS, did_you_mean, joined_spec, parse_spec, validated
 from dual_bench.features.media import Picture
 from dual_bench.types import MODALITIES, Modality, UserError
 
@@ -181,7 +181,7 @@ def with_settings(spec: str, settings: Mapping[str, str]) -> str:
         return spec
     usual = {key for key in settings if getattr(after, key) == kind.model_fields[key].default}
     kept = {key: value for key, value in {**given, **settings}.items() if key not in usual}
-    return f"{name}:{format_settings(kept)}" if kept else name
+    return joined_spec(name, kept)
 
 
 def encode_in_batches(

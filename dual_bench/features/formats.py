@@ -12,7 +12,14 @@ _FORMATS = (
 )
 """ffmpeg's names of the formats that are read. None is a list of other files (HLS, DASH, ffconcat, SDP, IMF): whoever
 makes one could have any file of this disk read in its place."""
-OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS.replace(" ", ","), "fflags": "+genpts"}
+PIXELS = 2**26
+"""Of a picture, twice those of 8K: a decoder keeps up to 16 of them, and a header may claim any number."""
+OPTIONS = {
+    "max_pixels": str(PIXELS),
+    "protocol_whitelist": "file",
+    "format_whitelist": _FORMATS.replace(" ", ","),
+    "fflags": "+genpts",
+}
 UNINDEXED = ("mpeg", "mpegts")
 """Formats without an index: a seek guesses by the size of the file, and the times of what follows may be off."""
 GUESSED = ("aac", "ac3", "dts", "eac3", "h264", "hevc", "m4v", "mp3", "mpegvideo")

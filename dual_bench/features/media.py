@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dual_bench.features import faces
-from dual_bench.features.formats import GUESSED, OPTIONS, SKIPS, UNINDEXED, broken_off
+from dual_bench.features.formats import GUESSED, OPTIONS, PIXELS, SKIPS, UNINDEXED, broken_off
 from dual_bench.features.mixing import DRIFT, RATES, Run, joined, mono
 from dual_bench.features.painting import Finder, Painter
 from dual_bench.types import UserError
@@ -34,7 +34,12 @@ ENOUGH = 0.9
 LONGEST = 3600
 """Seconds of a clip. One that seems longer is damaged, or not meant whole: it would ask for too much memory."""
 ROOM = 2**30
-"""Bytes of a clip's pictures."""
+"""Bytes of a clip's pictures, or of its sound."""
+DECODED = 2**38
+"""Pixels that are decoded of a clip, those that nobody looks at among them: an hour of 1080p at 36 frames a second. A
+file of a megabyte may hold days of pictures in which nothing changes."""
+CHANNELS = 64
+"""Of sound."""
 
 _TICK = 6e-4
 """Seconds that a frame may come late: Matroska rounds times to milliseconds."""
@@ -183,6 +188,7 @@ class _Track:
         self.container, self.stream, self.codec = container, stream, stream.codec_context
         self.codec.thread_type = "NONE"  # threads take longer in all, and what is skipped is said packet by packet
         self.codec.thread_count = 1
+        self.codec.options = {"max_pixels": str(PIXELS)}
         self.zero = (container.start_time or 0) / 1e6
 
     def time(self, ticks: int) -> float:
@@ -244,7 +250,8 @@ class _Track:
         if length > LONGEST:
             raise MediaError(f"is {length:.0f} s long; expected {LONGEST} s at the most")
         if length * self.size > ROOM:
-            most = f"{ROOM / self.size:.0f} s, {ROOM / 2**30:g} GiB of pictures, at the most"
+            what = "sound" if self.kind == "audio" else "pictures"
+            most = f"{ROOM / self.size:.0f} s, {ROOM / 2**30:g} GiB of {what}, at the most"
             raise MediaError(f"is {length:.0f} s long; expected {most}: name a start and an end, or fewer a second")
 
     def check(self, reach: float) -> None:
@@ -294,15 +301,22 @@ def sound(clip: Clip) -> NDArray[np.float32]:
     with _opened(clip.path) as container:
         track = _Track(container, "audio", clip)
         runs: list[Run] = []
+        made = 0
         for frame in track.decode(track.packets(before=1.0, after=0.1)):  # decoders of sound need a run-up
             at = runs[-1].end if frame.pts is None and runs else track.time(frame.pts or 0)
             if not runs or runs[-1].rate != frame.sample_rate or abs(at - runs[-1].end) > DRIFT:
                 if not RATES[0] <= frame.sample_rate <= RATES[1]:
                     raise MediaError(f"has sound at {frame.sample_rate} Hz; expected {RATES[0]} to {RATES[1]} Hz")
+                track.size = 4.0 * frame.sample_rate
                 track.bound(at)
                 runs.append(Run(round(at * frame.sample_rate), frame.sample_rate))
+            if frame.layout.nb_channels > CHANNELS:
+                raise MediaError(f"has sound in {frame.layout.nb_channels} channels; expected {CHANNELS} at the most")
             runs[-1].add(mono(frame))
             track.bound(runs[-1].end)
+            made += 4 * frame.samples
+            if made > ROOM:
+                raise MediaError(f"holds more sound than its times have room for, over {ROOM / 2**30:g} GiB")
         track.check(max((run.end for run in runs), default=0.0))
     return joined(runs, clip.start, clip.end)
 
@@ -379,7 +393,11 @@ def _pass(
         if shown is not None and last > first:
             painted.extend([paint(shown, first)] * (last - first))
 
+    decoded = 0
     for frame in track.decode(packets, None if wanted is None else set(wanted)):
+        decoded += frame.width * frame.height
+        if decoded > DECODED:
+            raise MediaError(f"has more pictures than are decoded, {DECODED:,} pixels; name a start and an end")
         ticks = frame.dts if frame.pts is None else frame.pts
         if ticks is None or (wanted is not None and ticks not in wanted):
             continue

@@ -99,7 +99,7 @@ def _traced(openvino: Any, tokens: nn.Module, example: tuple[torch.Tensor, ...])
     from transformers.utils import logging
 
     told = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()
     try:
         with warnings.catch_warnings():
             # torch.jit.trace, which OpenVINO calls, warns of its age and of what it fixes: that is compared afterwards

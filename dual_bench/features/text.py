@@ -27,6 +27,7 @@ from dual_bench.features.cache import cached, content_key
 from dual_bench.features.encoder import EncoderSpec, TextEncoder
 from dual_bench.features.rows import FeatureStore, Told, unheard
 from dual_bench.features.weights import digest, from_hub
+from dual_bench.limits import RECORD, read_bytes
 from dual_bench.types import IntArray, Ragged, UserError
 
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -117,7 +118,7 @@ class SentenceTokens:
         from transformers import PreTrainedTokenizerBase
         from transformers.utils import logging
 
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # only the command line may write to the screen
+        logging.disable_progress_bar()  # only the command line may write to the screen
         _check_modules(self._folder)
         try:
             found = SentenceTransformer(str(self._folder), device=self.device).float().eval()
@@ -171,11 +172,13 @@ class SentenceTokens:
 
 def _check_modules(folder: Path) -> None:
     """UserError where a model names code of its own, which sentence-transformers before 6 would run."""
-    path = folder / "modules.json"
-    try:
-        kinds = [str(module["type"]) for module in json.loads(path.read_bytes())] if path.is_file() else []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"text encoder {folder}: modules.json names no modules: {error}") from None
+    kinds: list[str] = []
+    for path in (*folder.rglob("modules.json"), *folder.rglob("router_config.json")):
+        try:
+            found = json.loads(read_bytes(path, RECORD, str(path)))
+            kinds += map(str, found["types"].values() if "types" in found else (module["type"] for module in found))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"text encoder {folder}: {path.name} names no modules: {error}") from None
     for kind in kinds:
         if not kind.startswith("sentence_transformers."):
             raise UserError(

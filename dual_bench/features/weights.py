@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from textwrap import shorten
@@ -39,15 +40,32 @@ def chosen(named: str, who: str) -> Path:
 
 def from_hub(get: Callable[..., str]) -> Path:
     """What ``get``, a download of huggingface_hub, gives: from the cache where it is there, and without a look whether
-    there is something newer; OSError or ValueError where it cannot be had."""
+    there is something newer; OSError or ValueError where it cannot be had, UserError where it is damaged."""
     from huggingface_hub.errors import LocalEntryNotFoundError
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()  # only the command line may write to the screen
     try:
-        return Path(get(local_files_only=True))
+        found = Path(get(local_files_only=True))
     except LocalEntryNotFoundError:
-        return Path(get())
+        found = Path(get())
+    for file in found.rglob("*") if found.is_dir() else [found]:
+        _check(file)
+    return found
+
+
+def _check(file: Path) -> None:
+    """UserError where a file of the hub's cache is not what it is called there: large ones, as weights are, go by their
+    sha256 (https://huggingface.co/docs/huggingface_hub/guides/manage-cache)."""
+    kept = file.resolve()
+    if len(kept.name) == 64 and not set(kept.name) - set("0123456789abcdef"):
+        with kept.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        if found != kept.name:
+            raise UserError(
+                f"{file} is damaged: expected sha256 {kept.name[:16]}…, found {found[:16]}…; remove {kept}, and it is "
+                "downloaded again"
+            )
 
 
 def digest(files: Iterable[Path]) -> str:
@@ -64,8 +82,20 @@ def read(path: Path, who: str) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as parts:  # torch compresses none: one that is may swell to more than any memory
+                if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
+                    raise ValueError("compressed")
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError):
+    except (
+        safetensors.SafetensorError,
+        pickle.UnpicklingError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+    ):
         found = None
     if not (isinstance(found, Mapping) and all(isinstance(tensor, torch.Tensor) for tensor in found.values())):
         raise UserError(

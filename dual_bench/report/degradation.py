@@ -148,8 +148,8 @@ def _heaviness(evidence: Evidence, corruption: str, rates: Sequence[float]) -> l
 def _x_label(evidence: Evidence, corruption: str) -> str:
     if _by_wer(evidence, corruption):
         return "measured word error rate (%)"
-    # names of a foreign file say nothing for sure, and must not load a module
-    share = "" if evidence.run.info.source else rate_is(corruption)
+    # names of a foreign file say nothing for sure
+    share = "" if evidence.run.info.source else rate_is(corruption, evidence.run.info)
     return f"{share}\n(nominal rate, %)" if share else f"nominal rate of {corruption} (%)"
 
 

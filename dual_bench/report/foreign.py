@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dual_bench.catalog import did_you_mean
+from dual_bench.limits import HEADER, PREDICTIONS, ROWS, check_columns, check_size, parquet
 from dual_bench.schema import MEASURED, PREDICTION_COLUMNS
 from dual_bench.types import (
     ABSENT_PREFIX,
@@ -36,8 +37,6 @@ from dual_bench.types import (
 REQUIRED = ("model", "seed", "utterance", "truth")
 DEFAULTS = {"variant": "", "regime": "unknown", "fold": "official", "corruption": CLEAN.corruption}
 DATASET = "dataset"
-MOST_ROWS = 20_000_000
-"""More are refused before they are read: they would not fit into the memory of most machines."""
 
 _NAMES = ("model", "utterance", "cluster", "text", DATASET, *DEFAULTS)
 _NUMBERS = ("seed", "truth", "rate", "draw", *MEASURED)
@@ -87,6 +86,8 @@ def _table(path: Path) -> tuple[pd.DataFrame, list[str]]:
     kinds = {".csv": (_csv_header, _csv), ".parquet": (_parquet_header, _parquet)}
     if path.suffix not in kinds:
         raise UserError(f"{path}: expected a name that ends in .csv or .parquet, found '{path.suffix}'; rename it")
+    if not path.stem.isprintable():
+        raise UserError(f"{path}: expected a file name of printable characters, as it names the corpus; rename it")
     if not path.is_file():
         raise UserError(f"{path} is {'a folder' if path.is_dir() else 'missing'}; expected a table of predictions")
     header, rows = kinds[path.suffix]
@@ -96,12 +97,18 @@ def _table(path: Path) -> tuple[pd.DataFrame, list[str]]:
             names = header(path)
             used, extra = _chosen(names, path)
             frame = rows(path, used)
-    except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
+    except (
+        OSError,
+        pa.ArrowException,
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+        pd.errors.ParserWarning,
+    ) as error:
         raise UserError(f"{path} cannot be read as {path.suffix[1:]}: {_line(error)}; write it again") from None
     except UnicodeError as error:
         raise UserError(f"{path} cannot be read as csv: it is not UTF-8 ({_line(error)}); write it again") from None
-    if len(frame) > MOST_ROWS:
-        raise UserError(f"{path}: expected at most {MOST_ROWS:,} rows, found more; split it by corpus")
+    if len(frame) > ROWS:
+        raise UserError(f"{path}: expected at most {ROWS:,} rows, found more; split it by corpus")
     return frame, extra
 
 
@@ -111,6 +118,9 @@ def _line(error: Exception) -> str:
 
 
 def _csv_header(path: Path) -> list[str]:
+    check_size(path, PREDICTIONS, str(path))
+    with path.open("rb") as file:
+        check_columns(file.readline(HEADER).count(b",") + 1, str(path))
     # no header: pandas would rename columns of one name
     first = pd.read_csv(path, header=None, nrows=1, dtype=str, encoding="utf-8-sig", keep_default_na=False)
     return [str(name) for name in first.iloc[0]]
@@ -118,7 +128,7 @@ def _csv_header(path: Path) -> list[str]:
 
 def _csv(path: Path, used: Sequence[str]) -> pd.DataFrame:
     numbers = [name for name in used if name not in _NAMES]
-    settings: dict[str, Any] = {"nrows": MOST_ROWS + 1, "encoding": "utf-8-sig", "keep_default_na": False}
+    settings: dict[str, Any] = {"nrows": ROWS + 1, "encoding": "utf-8-sig", "keep_default_na": False}
     settings |= {"index_col": False, "low_memory": False}
     # not only the columns that are used: then pandas would not see that a row is too long
     kinds = defaultdict(lambda: "category", dict.fromkeys(numbers, "float64"))
@@ -136,18 +146,18 @@ def _csv(path: Path, used: Sequence[str]) -> pd.DataFrame:
 
 
 def _parquet_header(path: Path) -> list[str]:
-    return [str(name) for name in pq.ParquetFile(path).schema_arrow.names]
+    names = [str(name) for name in pq.ParquetFile(path).schema_arrow.names]
+    check_columns(len(names), str(path))
+    return names
 
 
 def _parquet(path: Path, used: Sequence[str]) -> pd.DataFrame:
-    file = pq.ParquetFile(path)
-    if file.metadata.num_rows > MOST_ROWS:
-        raise UserError(f"{path}: expected at most {MOST_ROWS:,} rows, found more; split it by corpus")
+    schema = pq.ParquetFile(path).schema_arrow
     for name in used:
-        kind = file.schema_arrow.field(name).type
+        kind = schema.field(name).type
         if pa.types.is_nested(kind):
             raise UserError(f"{path}: expected one value in each cell of '{name}', found {kind}; write a column each")
-    frame: pd.DataFrame = file.read(columns=list(used)).to_pandas(ignore_metadata=True)
+    frame: pd.DataFrame = parquet(path, str(path), used).to_pandas(ignore_metadata=True)
     for name in used:
         if name in _NAMES:
             column = frame[name].astype(object)
@@ -351,13 +361,18 @@ def _check_rows(rows: pd.DataFrame, path: Path) -> None:
         if asked.empty:
             continue
         expected = len(asked[where].drop_duplicates()) * asked["utterance"].nunique()
-        counts = asked.groupby(who, observed=True, sort=False).size().unstack("seed", fill_value=0)
-        counts = counts.reindex(systems.set_index(who[:3]).index.unique(), fill_value=0)
-        if not (counts == expected).all().any():
-            least = counts.min(axis=1).to_numpy()
-            model, _, regime = list(counts.index)[int(least.argmin())]
-            raise UserError(
-                f"{path}: expected, in at least one seed, every utterance by every model under every condition and "
-                f"draw, {expected:,} rows each; found {least.min():,} by '{model}' trained '{regime}'; add what is "
-                "missing, or remove that model"
-            )
+        counts = asked.groupby(who, observed=True, sort=False).size()
+        # no table of systems and seeds: where every row has one of its own, it would have the square of the rows
+        those = systems.set_index(who[:3]).index.unique()
+        if (counts[counts == expected].groupby(level="seed").size() == len(those)).any():
+            continue
+        told = (
+            counts.groupby(level=who[:3], sort=False, observed=True).agg(["min", "size"]).reindex(those, fill_value=0)
+        )
+        least = told["min"].where(told["size"] == counts.index.get_level_values("seed").nunique(), 0).to_numpy()
+        model, _, regime = those[int(least.argmin())]
+        raise UserError(
+            f"{path}: expected, in at least one seed, every utterance by every model under every condition and "
+            f"draw, {expected:,} rows each; found {least.min():,} by '{model}' trained '{regime}'; add what is "
+            "missing, or remove that model"
+        )

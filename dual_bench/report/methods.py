@@ -165,7 +165,7 @@ def _noise(evidence: Evidence) -> Iterator[str]:
         f"The test text is corrupted by {called} {_rates(evidence)}, {draws}. {_readers(evidence)} Rate 0 is the clean "
         f"text itself.{real}"
     )
-    if told := shares(in_families(names)):
+    if told := shares(in_families(names), evidence.run.info):
         yield told
     if noise.severities:
         yield _severities(evidence)
@@ -185,7 +185,7 @@ def _rates(evidence: Evidence) -> str:
 def _readers(evidence: Evidence) -> str:
     """Who reads which words, and whether heavier noise contains lighter noise."""
     noise, names = evidence.noise, evidence.corruptions
-    found = {name: known(name) for name in names}
+    found = {name: known(name, evidence.run.info) for name in names}
     chosen = [name for name in names if name in noise.chosen]
     said = "All models read the same noisy words"
     if chosen:

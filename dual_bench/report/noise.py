@@ -12,8 +12,8 @@ import pandas as pd
 
 from dual_bench.catalog import CORRUPTIONS
 from dual_bench.report.numbers import listing, percent
-from dual_bench.schema import MEASURED, SeverityPoint
-from dual_bench.types import TRANSCRIPT_PREFIX, Corruption
+from dual_bench.schema import MEASURED, NoiseInfo, RunInfo, SeverityPoint
+from dual_bench.types import TRANSCRIPT_PREFIX, Corruption, UserError
 
 UNREACHED = "†"
 """Marks a severity whose word error rate the corruption cannot make."""
@@ -43,26 +43,27 @@ class Place(NamedTuple):
     rate: float
 
 
-def known(name: str) -> Corruption | None:
-    """The corruption, where it can be loaded: a report also renders where a user's own is not there."""
+def known(name: str, info: RunInfo) -> Corruption | NoiseInfo | None:
+    """What the corruption says of itself; of a user's own what the run recorded, as a report runs no code that a record
+    mentions."""
     try:
-        found = CORRUPTIONS.load(name)
-    except Exception:  # a module of the user's own may fail in any way, and the report does without it
-        return None
-    return found if isinstance(found, Corruption) else None
+        found = CORRUPTIONS.known(name)
+    except UserError:  # of a package that is broken; the report does without it
+        found = None
+    return found if isinstance(found, Corruption) else info.own_noise.get(name)
 
 
-def rate_is(name: str) -> str:
+def rate_is(name: str, info: RunInfo) -> str:
     """What the nominal rate is the share of, or nothing where nobody knows."""
-    found = known(name)
+    found = known(name, info)
     return found.rate_is if found else ""
 
 
-def shares(names: Sequence[str]) -> str:
+def shares(names: Sequence[str], info: RunInfo) -> str:
     """What the nominal rates are shares of, corruptions of like share together; nothing where nobody knows."""
     told: dict[str, list[str]] = {}
     for name in names:
-        if share := rate_is(name):
+        if share := rate_is(name, info):
             told.setdefault(share, []).append(name)
     if not told:
         return ""

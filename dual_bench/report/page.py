@@ -45,7 +45,7 @@ def html(context: Mapping[str, Any]) -> str:
     """``index.html``: whole in itself, no request to anywhere, figures inline, and readable without its script."""
     made = environment(autoescape=True, finalize=_html_value)
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    made.filters |= {"inline": inline, "numeric": is_numeric, "marked": marked, "voices": voices}
+    made.filters |= {"inline": inline, "numeric": is_numeric, "marked": marked, "voices": voices, "legible": legible}
     made.filters |= {"row_headers": row_headers}
     made.filters |= {"numbered": lambda names: list(enumerate(names)), "places": places}
     made.filters |= {"paired": lambda names: [(name, name) for name in names]}
@@ -174,6 +174,7 @@ def provenance(info: RunInfo) -> list[tuple[str, str]]:
     """(what, value) of all that the result depends on besides the plan."""
     made = info.provenance
     dirty = {True: " (with uncommitted changes)", False: "", None: ""}[made.dirty]
+    computed = [("processor", ", ".join(filter(None, (made.processor, made.accelerator))))] if made.processor else []
     took = "" if made.seconds is None else f", {made.seconds:,.0f} s"
     return [
         ("run", f"{info.name}, digest {info.digest}, {info.status}, schema {info.schema_version}"),
@@ -184,6 +185,7 @@ def provenance(info: RunInfo) -> list[tuple[str, str]]:
         ("made with", f"Python {made.python} on {made.platform}"),
         ("packages", ", ".join(f"{name} {version}" for name, version in made.packages.items())),
         ("device", f"{made.device}, {plural(made.threads, 'thread')} in each of {plural(made.jobs, 'job')}"),
+        *computed,
         ("time", f"{made.started} to {made.ended or 'unfinished'}{took}"),
     ]
 
@@ -211,7 +213,7 @@ def inline(picture: Picture) -> Markup:
     svg = re.sub(r">\s+<(?!/?tspan)", "><", svg)
     head, body = svg.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
-    opening = Markup('<svg {} role="img" aria-label="{}">').format(Markup(box[0] if box else ""), picture.alt)
+    opening = Markup('<svg {} role="img" aria-label="{}">').format(Markup(box[0] if box else ""), legible(picture.alt))
     used = frozenset(re.findall(r'(?:url\(|href=")#([^")]+)', body))
     return opening + Markup(re.sub(r"<[^>]+>", lambda tag: _tag(tag[0], picture.name, used), body))
 
@@ -279,6 +281,7 @@ def escape_markdown(text: str) -> str:
     text = " ".join(legible(text).split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*_\[\]|~$!])", r"\\\1", text)
+    text = re.sub(r"^([0-9]+)([.)])( |$)", r"\1\\\2\3", text)
     return re.sub(r"^([#+=:-])", r"\\\1", text)
 
 
@@ -295,6 +298,7 @@ def pipes(frame: pd.DataFrame, bold: Collection[tuple[int, str]] = ()) -> Markup
 
 def fenced(text: str) -> Markup:
     """The text in a code block, whose fence is longer than any in the text."""
+    text = legible(text)
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return Markup(f"{fence}\n{text}\n{fence}")

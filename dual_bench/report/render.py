@@ -64,10 +64,15 @@ def render(
             raise UserError(f"{folder} is no folder{did_you_mean(folder.name, there)}")
     runs = [read_run(folder) for folder in folders]
     if len(runs) == 1 and (out is None or out.resolve() == same[0]):
-        return _one(gather(runs[0]), folders[0], formats)
+        return rendered(runs[0], folders[0], formats)
     lines = "".join(f"{run.info.digest}  {run.folder.run_file}\n" for run in runs)
     folder = out or reports / f"comparison-{hashlib.sha256(' '.join(_digests(lines)).encode()).hexdigest()[:8]}"
     return _report(merged(runs, folder), folder, lines, formats)
+
+
+def rendered(run: Run, folder: Path, formats: Collection[str]) -> Rendered:
+    """The report of one run alone, written to ``folder``; the same rows always give the same bytes."""
+    return _one(gather(run), folder, formats)
 
 
 def render_predictions(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from dual_bench.metrics import Metric
 from dual_bench.report.numbers import NOTHING
-from dual_bench.report.text import neutral
+from dual_bench.spreadsheet import neutral
 from dual_bench.stats.curves import Estimate
 
 LONG = 40

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 
 
 def legible(text: str) -> str:
@@ -20,20 +19,6 @@ _ILLEGIBLE = re.compile(
     + "".join(chr((plane << 16) + end) for plane in range(1, 17) for end in (0xFFFE, 0xFFFF))
     + "]"
 )
-
-
-def neutral(text: str) -> str:
-    """The text, with an apostrophe before what a spreadsheet would take for a formula: also behind spaces and signs
-    that do not show, and with the wider or smaller forms of = + - @ (after OWASP, CSV Injection). A carriage return is
-    a new line, as ``csv`` would write it bare.
-
-    >>> neutral("=cmd|' /C calc'!A0"), neutral("dual"), neutral(" ＝1")
-    ("'=cmd|' /C calc'!A0", 'dual', "' ＝1")
-    """
-    text = re.sub("\r\n?", "\n", text)
-    first = next((c for c in text if unicodedata.category(c)[0] not in "ZCM"), "")
-    starts = text.startswith(("\t", "\n")) or unicodedata.normalize("NFKD", first).startswith(("=", "+", "-", "@"))
-    return f"'{text}" if starts else text
 
 
 def shortened(text: str, most: int) -> str:
