@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,7 @@ def made(name: str) -> Section:
     return Section(f"On {name}", "What was measured.", (ratio,), (limit,))
 
 
+@pytest.mark.skipif("ENGINES" not in os.environ, reason="a minute of two engines, as in `make bench`: set ENGINES")
 def test_a_study_by_both_engines_is_measured_at_small_size(tmp_path: Path) -> None:
     found = engines.measure(
         1, {"dataset": "synthetic:utterances=80", "models": ["linear"], "seeds": 1, "metric": "", "draws": 1}
