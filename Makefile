@@ -13,13 +13,16 @@ AUDIT := build/audit
 PYTEST := OMP_NUM_THREADS=1 PYTHONWARNINGS=error PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
   --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test wheel-test coverage check audit chaos fuzz mutants bench reference calibration clean
+.PHONY: run test slow wheel-test coverage check audit chaos fuzz mutants bench reference calibration clean
 
 run: $(VENV)/.installed ## set up, and run the default study on the embedded corpus
 	$(BIN)/dual-bench run
 
 test: $(VENV)/.installed-dev ## set up, and run the tests; in each file in random order, by the seed that is printed
 	$(PYTEST)
+
+slow: $(VENV)/.installed-dev ## the tests that take long: what whole commands do, seen from below; every model tuned on poisoned labels
+	$(PYTEST) -m slow
 
 wheel-test: ## the tests in random order on a built wheel, outside the checkout; KEEP= a folder for its environment
 	tests/installed.sh $(PYTHON)

@@ -79,6 +79,7 @@ def test_the_same_study_gives_the_same_bytes_in_every_row_and_table(folder: Path
     assert files(again) == files(first)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_two_threads_agree_with_one_within_the_tolerance_and_in_every_verdict(
     folder: Path, first: Path, monkeypatch: pytest.MonkeyPatch

@@ -132,6 +132,7 @@ def test_poisoned_labels_change_nothing_of_a_study_but_the_truth_and_words_that_
     pd.testing.assert_frame_equal(*(rows.drop(columns=["cell", "truth", "text"]) for rows in shown), check_exact=True)
 
 
+@pytest.mark.slow
 def test_another_test_part_changes_no_trial_and_no_preset_of_any_model(
     manifests: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -244,6 +245,7 @@ def test_a_model_that_keeps_what_it_learns_beside_its_weights_is_not_attacked_as
     assert done.host == "there"
 
 
+@pytest.mark.slow
 def test_a_model_from_elsewhere_finds_no_test_label_where_it_is_tuned(tmp_path: Path, notes: Path) -> None:
     plan = peeking_plan(planted(tmp_path), models=["peeking:build"], corruptions=["word-drop"])
     tune(plan, 2, Path(), Path(os.environ["DUAL_BENCH_CACHE"]), tmp_path / "presets.toml", "cpu", 1)

@@ -388,6 +388,7 @@ for call in (lambda: socket.create_connection(("127.0.0.1", 9)), lambda: socket.
 """
 
 
+@pytest.mark.slow
 def test_what_is_to_be_seen_is_seen(seen: Seen) -> None:
     assert {event for event, _ in seen.events["hook"]} >= {
         "pickle.find_class",
@@ -396,10 +397,12 @@ def test_what_is_to_be_seen_is_seen(seen: Seen) -> None:
     }
 
 
+@pytest.mark.slow
 def test_run_ablate_and_report_need_no_network(seen: Seen) -> None:
     assert not seen.of("socket", "run", "ablate", "report") | seen.of("urllib", "run", "ablate", "report")
 
 
+@pytest.mark.slow
 def test_no_program_is_started_but_git_and_those_that_describe_the_machine(seen: Seen) -> None:
     """Of the worker processes of ``multiprocessing`` no audit event tells."""
     programs = seen.of("subprocess", "run", "ablate", "report")
@@ -413,11 +416,13 @@ def test_no_program_is_started_but_git_and_those_that_describe_the_machine(seen:
     assert not seen.of("os.", "run", "ablate", "report") | seen.of("pty", "run", "ablate", "report")
 
 
+@pytest.mark.slow
 def test_in_one_process_no_class_is_unpickled(seen: Seen) -> None:
     """With several, each unpickles what the other has pickled: no file has a part in that."""
     assert not seen.of("pickle", "ablate", "report")
 
 
+@pytest.mark.slow
 def test_no_module_of_the_folder_that_a_command_runs_in_is_found_by_chance(seen: Seen) -> None:
     """In worker processes neither."""
     assert seen.ran == ()
