@@ -17,7 +17,7 @@ def test_no_input_is_met_with_anything_but_a_sentence(target: Target) -> None:
     for content in target.seeds:
         target.check(target.read(content))
 
-    @settings(max_examples=max(5, target.hypothesis // 1000), suppress_health_check=list(HealthCheck))
+    @settings(max_examples=max(2, target.hypothesis // 1000), suppress_health_check=list(HealthCheck))
     @given(target.inputs)
     def run(value: Any) -> None:
         target.check(value)
