@@ -62,9 +62,6 @@ def check_size(path: Path, most: int, what: str) -> None:
         raise UserError(f"{what} has {found:,} bytes, more than the {most:,} that are read")
 
 
-_PIECE = 2**20
-
-
 def read_bytes(path: Path, most: int, what: str) -> bytes:
     """What a file holds; UserError where that is more than ``most``, OSError where it cannot be read.
 
@@ -74,7 +71,7 @@ def read_bytes(path: Path, most: int, what: str) -> bytes:
     with path.open("rb") as file:
         large = os.fstat(file.fileno()).st_size > most
         # in pieces: for one large read, room for all that it may bring would be made first
-        while not large and (piece := file.read(_PIECE)):
+        while not large and (piece := file.read(2**20)):
             content += piece
             large = len(content) > most
     if large:
