@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from dual_bench.limits import toml
@@ -409,11 +410,15 @@ def own_parts(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from ((catalog.kind, name) for catalog, name in parts(fields) if catalog.is_own(name))
 
 
-def check_code(fields: Mapping[str, Any], where: str, permitted: Collection[str]) -> None:
-    """UserError where ``fields``, read from the file that ``where`` names, mention code that is not ``permitted``: a
-    file that somebody was sent runs nothing unless the command line names it too."""
+def check_code(
+    fields: Mapping[str, Any], where: str, permitted: Collection[str], given: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """UserError where ``fields``, read from the file that ``where`` names, mention code that is not ``permitted``, nor
+    named by the fields that the command line has ``given``: a file that somebody was sent runs nothing unless the
+    command line names it too."""
+    allowed = {*permitted, *(name for _, name in own_parts(given))}
     for kind, name in own_parts(fields):
-        if name not in permitted:
+        if name not in allowed:
             raise UserError(
                 f"{where} mentions {kind} '{name}', code that runs only where the command line names it too; if you "
                 f"trust it, add --code {shlex.quote(name)}"

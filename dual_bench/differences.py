@@ -100,11 +100,10 @@ def column(table: pa.Table, name: str) -> NDArray[Any]:
     return found
 
 
-def check_rows(file: Path, made: pa.Table, scores: float) -> int:
-    """The number of rows of ``file``, which are those that were ``made``; scores may differ by ``scores``, and if that
-    is not 0, what was measured on texts as far as a class probability may. DiffersError names the first that is
-    another."""
-    stored = read_rows(file)
+def check_rows(file: Path, stored: pa.Table, made: pa.Table, scores: float) -> int:
+    """The number of rows ``stored`` in ``file``, which are those that were ``made``; scores may differ by ``scores``,
+    and if that is not 0, what was measured on texts as far as a class probability may. DiffersError names the first
+    that is another."""
     if stored.num_rows != made.num_rows:
         raise DiffersError(f"{file.name} has {stored.num_rows} rows, expected {made.num_rows}")
     for name in dict.fromkeys([*stored.column_names, *made.column_names]):

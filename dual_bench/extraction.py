@@ -35,6 +35,7 @@ from dual_bench.datasets.extracted import (
     read_table,
 )
 from dual_bench.datasets.source import Source
+from dual_bench.durable import sha256_of
 from dual_bench.features.cache import content_key
 from dual_bench.features.decode import CRASHED, pictures, write_sound
 from dual_bench.features.encoder import Encoder, PictureEncoder, encode_in_batches
@@ -44,7 +45,7 @@ from dual_bench.features.rows import FeatureStore
 from dual_bench.plan import installed
 from dual_bench.processes import cores, spread
 from dual_bench.spreadsheet import neutral
-from dual_bench.store import replacing, sha256_of, write_text
+from dual_bench.store import replacing, write_text
 from dual_bench.types import Modality, Ragged, Report, Signal, UserError, telling
 
 _VERSION = "v1"

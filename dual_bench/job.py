@@ -89,7 +89,7 @@ def trained(job: Job) -> tuple[list[nn.Module], Resident, list[training.Fit]]:
     """Build the models and train them; asks nothing of the test part."""
     widths = job.inputs.widths
     modules = [training.build(job.spec, job.settings, widths, job.task, *one).to(job.device) for one in job.streams]
-    resident = Resident(job.inputs, job.train.rows, modalities_of(modules[0]), job.device)
+    resident = _resident(job, modules[0])
     parts = (resident, job.train, job.validation, job.task, training.settings_for(job.settings, job.training))
     if len(modules) == 1:
         return modules, resident, [training.fit(modules[0], *parts, *job.streams[0], absent=job.absent)]
@@ -113,8 +113,8 @@ def answers(job: Job, weights: Mapping[str, NDArray[np.generic]]) -> NDArray[np.
     RuntimeError where they are not those of such a model.
     """
     with training.exact_repeats(job.device, THREADS):
-        module, resident = _frozen(job, weights)
-        return training.predict(module, resident, job.task, job.queries)
+        module = _frozen(job, weights)
+        return training.predict(module, _resident(job, module), job.task, job.queries)
 
 
 def attacked(job: Job, outcomes: Sequence[Outcome], wanted: Attack) -> list[Outcome]:
@@ -125,9 +125,10 @@ def attacked(job: Job, outcomes: Sequence[Outcome], wanted: Attack) -> list[Outc
     """
     found = []
     with training.exact_repeats(job.device, THREADS):
-        for outcome in outcomes:
-            module, resident = _frozen(job, outcome.weights or {})
-            again = training.predict(module, resident, job.task, job.queries)
+        modules = [_frozen(job, outcome.weights or {}) for outcome in outcomes]
+        resident = _resident(job, modules[0])
+        answered = training.predict_all(modules, resident, job.task, job.queries)
+        for module, outcome, again in zip(modules, outcomes, answered, strict=True):
             if not np.allclose(again, outcome.scores, rtol=0, atol=1e-5, equal_nan=True):
                 raise DualBenchError(
                     f"model '{job.spec.name}' answers otherwise once it is made again from its weights: expected the "
@@ -141,12 +142,16 @@ def attacked(job: Job, outcomes: Sequence[Outcome], wanted: Attack) -> list[Outc
     return found
 
 
-def _frozen(job: Job, weights: Mapping[str, NDArray[np.generic]]) -> tuple[nn.Module, Resident]:
-    """A trained model again, from its weights, and what it reads."""
+def _frozen(job: Job, weights: Mapping[str, NDArray[np.generic]]) -> nn.Module:
+    """A trained model again, from its weights."""
     module = training.build(job.spec, job.settings, job.inputs.widths, job.task, *job.streams[0])
     module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
-    module.to(job.device)
-    return module, Resident(job.inputs, job.train.rows, modalities_of(module), job.device)
+    return module.to(job.device)
+
+
+def _resident(job: Job, module: nn.Module) -> Resident:
+    """What such a module reads, where it computes."""
+    return Resident(job.inputs, job.train.rows, modalities_of(module), job.device)
 
 
 def _asked(

@@ -28,7 +28,6 @@ from dual_bench.catalog import (
     did_you_mean,
     digest_of,
     format_settings,
-    own_parts,
     parse_spec,
     parts,
     validated,
@@ -274,7 +273,7 @@ def read_fields(name: str, overrides: Mapping[str, Any], code: Collection[str] =
             raise UserError(f"study {where}: expected a table [{key}], found {str(fields[key])[:40]!r}")
     tables = {key: {**fields.get(key, {}), **overrides[key]} for key in ("training", "encoders") if key in overrides}
     fields |= {key: value for key, value in overrides.items() if key != TEXT_SETTINGS} | tables
-    check_code(fields, f"study {where}", {*code, *(own for _, own in own_parts(overrides))})
+    check_code(fields, f"study {where}", code, overrides)
     if TEXT_SETTINGS in overrides:
         encoders = fields.get("encoders", {})
         before = encoders.get("text", DEFAULTS["text"])

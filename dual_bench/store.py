@@ -17,7 +17,6 @@ Files are written under a temporary name, flushed to disk and renamed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -38,7 +37,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from safetensors.numpy import save_file
 
-from dual_bench.durable import sync_folder
+from dual_bench.durable import sha256_of, sync_folder
 from dual_bench.journal import LOG
 from dual_bench.limits import RECORD, parquet, read_bytes
 from dual_bench.lock import HOLDER, LOCK
@@ -85,12 +84,6 @@ def _write_table(path: Path, table: pa.Table) -> str:
         pq.write_table(table, temporary, compression="zstd")
         digest = sha256_of(temporary)
     return digest
-
-
-def sha256_of(path: Path) -> str:
-    """Of the bytes of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _dictionary(values: Sequence[str], codes: NDArray[np.integer]) -> pa.DictionaryArray:

@@ -11,10 +11,9 @@ which cells of a plan are not there. Where the environment is said to be another
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -28,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from dual_bench import job, provenance, schema, store, tolerance, training
-from dual_bench.catalog import check_code, own_parts, validated
+from dual_bench.catalog import check_code, validated
 from dual_bench.contract.checks import Finding, SkippedError
 from dual_bench.differences import (
     DRAWN,
@@ -43,6 +42,7 @@ from dual_bench.differences import (
     read_rows,
     short,
 )
+from dual_bench.durable import sha256_of
 from dual_bench.engine import Local
 from dual_bench.journal import Failure
 from dual_bench.models.spec import told
@@ -54,7 +54,7 @@ from dual_bench.runner import Prepared, and_attacked, asked_about, described, jo
 from dual_bench.seeding import generator
 from dual_bench.shards import Training, trainings
 from dual_bench.stats.frame import system_name
-from dual_bench.store import RunFolder, read_run, sha256_of
+from dual_bench.store import RunFolder, read_run
 from dual_bench.types import Corpus, DualBenchError, Report, UserError
 
 
@@ -128,13 +128,9 @@ class _Claims:
 
     @cached_property
     def corpus(self) -> Corpus:
-        named = {} if self.dataset is None else {"dataset": self.dataset}
+        given = {} if self.dataset is None else {"dataset": self.dataset}
         try:
-            check_code(
-                {**self.info.plan, **named},
-                str(self.folder.run_file),
-                {*self.code, *(own for _, own in own_parts(named))},
-            )
+            check_code({**self.info.plan, **given}, str(self.folder.run_file), self.code, given)
         except UserError as error:
             raise UnableError(str(error)) from None
         try:
@@ -188,16 +184,11 @@ class _Claims:
         nothing that is known."""
         theirs = self.info.provenance
         ours = provenance.gather(theirs.device, job.THREADS, self.jobs)
-        named = ("commit", "python", "platform", "threads", "accelerator", "arithmetic")
+        named = ("commit", "dirty", "python", "platform", "threads", "accelerator", "arithmetic")
         pairs = {what: (getattr(theirs, what), getattr(ours, what)) for what in named}
         pairs |= {what: (theirs.packages[what], ours.packages.get(what)) for what in theirs.packages}
         there = sorted({record.processor for record in self.records.values()})
         pairs["processor"] = (" and ".join(there) or "unknown", ours.processor)
-        if theirs.dirty or ours.dirty:
-            pairs["code"] = (
-                "with changes" if theirs.dirty else "as committed",
-                "with changes" if ours.dirty else "not",
-            )
         other = [f"{what} {short(there)}, here {short(here)}" for what, (there, here) in pairs.items() if there != here]
         return "; ".join(other)
 
@@ -211,18 +202,16 @@ class _Claims:
         return tolerance.SCORES * float(np.ptp([u.target for u in self.corpus.utterances]))  # of a value in use
 
     @property
-    def drawn_alike(self) -> bool:
-        """Whether the figures are known to come from the matplotlib and the Bokeh that are here."""
-        return all(
-            self.info.provenance.packages.get(name) == metadata.version(name) for name in ("matplotlib", "bokeh")
-        )
-
-    @property
     def within(self) -> str:
         """The same for people, with what allows it."""
         first, *more = self.elsewhere.split("; ")
         others = f" and {len(more)} more" if more else ""
         return f", to within {self.tolerance:.2g} ({first}{others})" if first else ", to the bit"
+
+    @property
+    def drawn_alike(self) -> bool:
+        """Whether the figures are known to come from the matplotlib and the Bokeh that are here."""
+        return all(self.info.provenance.packages.get(name) == metadata.version(name) for name in _DRAW)
 
     def name(self, digest: str) -> str:
         """A cell for people."""
@@ -263,7 +252,7 @@ def _texts(run: _Claims) -> str:
     ready = run.ready
     ids = [ready.corpus.utterances[i].id for i in ready.words.tested]
     made = store.text_table(ready.shared, ids, ready.words.test_texts, ready.measured)
-    check_rows(run.folder.texts_file, made, run.tolerance)
+    check_rows(run.folder.texts_file, read_rows(run.folder.texts_file), made, run.tolerance)
     return f"{made.num_rows:,} texts, made and measured again{run.within}"
 
 
@@ -273,7 +262,8 @@ def _rows(run: _Claims) -> str:
     for digest, cell in run.cells.items():
         record, file = run.records[digest], run.folder.rows_file(digest)
         try:
-            rows = check_rows(file, _rebuilt(ready, cell, record, read_rows(file)), run.tolerance)
+            stored = read_rows(file)
+            rows = check_rows(file, stored, _rebuilt(ready, cell, record, stored), run.tolerance)
             known = {**identity(ready, cell), "rows": rows, "device": ready.device, "threads": job.THREADS}
             said = {name: getattr(record, name) for name in known}
             check_none([f"{run.name(digest)}: {difference}" for difference in in_fields(said, known)])
@@ -312,9 +302,13 @@ def _weights(run: _Claims) -> str:
     other = []
     for number, group in enumerate(run.groups):
         run.report("weights", number, len(run.groups), group[0].title)
-        for cell in (cell for cell in group if cell.digest in kept):
+        asked = [cell for cell in group if cell.digest in kept]
+        if not asked:
+            continue
+        parcel = job_for(run.ready, group, weights=False)
+        for cell in asked:
             try:
-                _check_answers(run, cell, job_for(run.ready, group, weights=False))
+                _check_answers(run, cell, parcel)
             except DiffersError as difference:
                 other.append(str(difference))
     check_none(other)
@@ -380,9 +374,8 @@ def _repeats(run: _Claims, cell: Cell, outcome: job.Outcome, parcel: job.Job) ->
         return 0.0
     if record is not None:
         _check_record(run, name, record, outcome)
-    made = rows_of(run.ready, cell, outcome, parcel.queries)
-    check_rows(file, made, run.tolerance)
-    stored = read_rows(file)
+    stored, made = read_rows(file), rows_of(run.ready, cell, outcome, parcel.queries)
+    check_rows(file, stored, made, run.tolerance)
     scores = [each for each in made.column_names if each.startswith("score_")]
     return max(float(np.abs(column(stored, each) - column(made, each)).max()) for each in scores)
 
@@ -413,25 +406,26 @@ def _report(run: _Claims) -> str:
     """Every file of the report, rendered again from the rows."""
     if run.damaged:
         raise UnableError("its rows are damaged, see above")
-    there = {file.relative_to(run.folder.path).as_posix() for file in _report_files(run.folder.path)}
-    formats = [kind for kind, patterns in _WRITTEN.items() if any(fnmatch(name, p) for name in there for p in patterns)]
+    there = _report_files(run.folder.path, _WRITTEN)
+    formats = [kind for kind in _WRITTEN if _report_files(run.folder.path, [kind])]
     if not formats:
         raise SkippedError("there is none in this folder")
     run.report("report", 0, 0, ", ".join(formats))
     with TemporaryDirectory() as again:
         rendered(read_run(run.folder.path), Path(again), formats)
-        made = {file.relative_to(again).as_posix(): file for file in _report_files(Path(again))}
+        made = _report_files(Path(again), _WRITTEN)
         found = {name: in_report_file(name, run.folder.path / name, file) for name, file in sorted(made.items())}
-    found |= {name: f"{name} is no part of this report" for name in sorted(there - set(made))}
+    found |= {name: f"{name} is no part of this report" for name in sorted(set(there) - set(made))}
     other = {name: difference for name, difference in found.items() if difference}
-    drawn = {name for name in other if (run.folder.path / name).is_file() and name.endswith(DRAWN) and name in made}
+    drawn = {name for name in other if name in there and name in made and name.endswith(DRAWN)}
     check_none([difference for name, difference in other.items() if name not in drawn or run.drawn_alike])
     if drawn:
-        ours = ", ".join(f"{name} {metadata.version(name)}" for name in ("matplotlib", "bokeh"))
+        ours = ", ".join(f"{name} {metadata.version(name)}" for name in _DRAW)
         raise UnableError(f"{len(drawn)} of {len(made)} files, with figures, are not what {ours} draw; the others hold")
     return f"{len(made)} files"
 
 
+_DRAW = ("matplotlib", "bokeh")
 _WRITTEN = {
     "html": ("index.html", "figures/*.svg"),
     "md": ("report.md", "methods.md", "figures/*.png"),
@@ -441,10 +435,10 @@ _WRITTEN = {
 """What a report in each format is found by."""
 
 
-def _report_files(folder: Path) -> Iterator[Path]:
-    for patterns in _WRITTEN.values():
-        for pattern in patterns:
-            yield from folder.glob(pattern)
+def _report_files(folder: Path, formats: Iterable[str]) -> dict[str, Path]:
+    """The files of a report in these formats, by their names in its folder."""
+    found = (file for kind in formats for pattern in _WRITTEN[kind] for file in folder.glob(pattern))
+    return {file.relative_to(folder).as_posix(): file for file in found}
 
 
 def _unclaimed(run: _Claims) -> Iterator[str]:

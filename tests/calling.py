@@ -11,6 +11,12 @@ from typer.testing import CliRunner, Result
 
 from dual_bench.cli import app
 
+PLAIN = (
+    "from dual_bench.report import render; render.pictures = lambda evidence, album: ();"
+    "from dual_bench.cli import app; app()"
+)
+"""The command line without figures, for Python in another process."""
+
 
 def invoke(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -14,18 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calling import invoke
+from calling import PLAIN, invoke
 from safetensors.numpy import load_file
 from tiny import write_corpus
 
 from dual_bench.store import RunFolder, read_run
 
 SOUND, SMALL = "audio-vision:width=8", ["--seeds", "2", "--regimes", "clean", "--rates", "0,1", "--draws", "1"]
-PLAIN = (
-    "from dual_bench.report import render; render.pictures = lambda evidence, album: ();"
-    "from dual_bench.cli import app; app()"
-)
-"""The command line, without figures."""
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 

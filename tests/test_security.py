@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from calling import invoke, refused
+from calling import PLAIN, invoke, refused
 from made_run import Made, write
 from tiny import write_corpus
 
@@ -370,11 +370,6 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     return Seen(events, tuple((home / "ran").read_text().split()) if (home / "ran").exists() else ())
 
 
-PLAIN = (
-    "from dual_bench.report import render; render.pictures = lambda evidence, album: ();"
-    "from dual_bench.cli import app; app()"
-)
-"""The command line, without figures, which take most of the time."""
 TRIES = """
 import pickle, socket, subprocess
 from collections import OrderedDict

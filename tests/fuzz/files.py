@@ -26,8 +26,9 @@ from made_run import write as write_run
 from dual_bench import journal
 from dual_bench.corruptions import asr_estimate, speech
 from dual_bench.datasets import fetch, meld, mmsa, safe_pickle
+from dual_bench.durable import sha256_of
 from dual_bench.features import decode, media
-from dual_bench.store import RunFolder, read_run, sha256_of
+from dual_bench.store import RunFolder, read_run
 
 # ----------------------------------------------------------------------------------------------- pickles
 

@@ -22,10 +22,11 @@ from dual_bench import preset
 from dual_bench.ablation import read_study
 from dual_bench.corruptions.recogniser import ASR_LOOP
 from dual_bench.datasets import manifest, meld, mmsa, safe_pickle
+from dual_bench.durable import sha256_of
 from dual_bench.plan import read_plan
 from dual_bench.report import page
 from dual_bench.report.foreign_run import read_predictions
-from dual_bench.store import read_run, sha256_of
+from dual_bench.store import read_run
 from dual_bench.types import UserError
 
 DIGITS = "9" * 5000
