@@ -17,6 +17,7 @@ from dual_bench.metrics import ACCURACY, MAE, Metric
 from dual_bench.schema import ComparisonInfo, Expected, StudyInfo, Term
 from dual_bench.seeding import generator
 from dual_bench.stats.contrasts import detectable, holm, needed, p_value
+from dual_bench.stats.curves import point
 from dual_bench.stats.effects import Effect, by_size, effects, p_equivalence, verdict_on
 from dual_bench.stats.frame import Cube, Key
 from dual_bench.stats.resampling import resample
@@ -122,6 +123,31 @@ def test_each_family_is_corrected_by_itself(found: list[Effect]) -> None:
             [e.p_equivalence_adjusted for e in family],
             multipletests([e.p_equivalence for e in family], method="holm")[1],
         )
+
+
+def test_every_number_of_an_effect_is_that_of_the_difference_of_its_sides() -> None:
+    rng = generator("longhand effects")
+    base = drawn(rng, 0.6, seeds=3, draws=1, clusters=8, conditions=2)
+    other = drawn(rng, 0.5, seeds=3, draws=1, clusters=8, conditions=2)
+    turned = base[:, :, :, ::-1]  # as often right, elsewhere
+    comparisons = [against(name, expected) for name, expected in (("other", "loss"), ("turned", "none"))]
+    study = study_of(*comparisons, against("same"), margin=0.05)
+    cube = cube_of({BASE: base, "other": other, "turned": turned, "same": base})
+    weights = resample(generator("w"), 3, 1, 8, 200)
+    found = {e.comparison.name: e for e in effects(cube, study, weights) if e.quantity == "clean"}
+
+    sides = {name: point(cube, Key(name, "clean", "clean", 0.0), weights) for name in (BASE, *found)}
+    adjusted = holm([e.p for e in found.values()])
+    for (name, effect), p in zip(found.items(), adjusted, strict=True):
+        difference = sides[name] - sides[BASE]
+        assert effect.estimate == pytest.approx(difference.estimate, abs=1e-12)
+        excused = 0.05 if name == "turned" else 0.0
+        assert effect.p == pytest.approx(p_value(difference.estimate, difference.spread, excused))
+        assert effect.p_equivalence == pytest.approx(p_equivalence(difference.estimate, difference.spread, 0.05))
+        assert effect.detectable == pytest.approx(detectable(difference.spread))
+        assert effect.p_adjusted == pytest.approx(p)
+    assert {name: effect.identical for name, effect in found.items()} == {"other": False, "turned": False, "same": True}
+    assert found["turned"].estimate == 0
 
 
 def test_the_area_is_that_of_the_difference_curve(found: list[Effect]) -> None:

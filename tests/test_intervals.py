@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dual_bench.metrics import ACC2_NON0, ACCURACY
-from dual_bench.stats.intervals import all_intervals, bca, caution, interval, percentile, ratio_interval, studentised
+from dual_bench.stats.intervals import (
+    all_intervals,
+    bca,
+    by_influence,
+    caution,
+    interval,
+    percentile,
+    ratio_interval,
+    studentised,
+)
 from dual_bench.stats.resampling import Point, Weights, combined, point_of, resample
 from dual_bench.stats.variance import spread
 from dual_bench.types import FloatArray
@@ -45,7 +54,7 @@ def test_undefined_replicates_widen_an_interval_and_then_undo_it() -> None:
     sample[1000:1060] = np.nan
     found = percentile(sample)
     assert np.isnan([found.low, found.high]).all()
-    assert found.reason == "undefined in 60 of 2001 resamples"
+    assert (found.level, found.reason) == (0.95, "undefined in 60 of 2001 resamples")
 
 
 def test_percentile_and_bca_are_those_of_scipy_on_the_same_resamples() -> None:
@@ -175,6 +184,9 @@ def test_a_statistic_that_hangs_on_one_cluster_has_no_interval_and_says_why() ->
     found = interval(point_of(sums, ACC2_NON0.value, weights))
     assert np.isnan([found.low, found.high]).all()
     assert "where one cluster is left out" in found.reason
+    _, found = by_influence(sums, ACC2_NON0.value)
+    assert np.isnan([found.low, found.high]).all()
+    assert found.reason == "undefined"
 
 
 def test_one_seed_too_often_alone_leaves_no_studentised_interval() -> None:

@@ -134,7 +134,7 @@ def test_told_to_end_it_ends_stores_what_is_finished_and_says_so(manifest: Path,
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=60)[1]
-    assert process.returncode == 143
+    assert process.returncode == 143, said
     assert "told to end; what is finished is stored" in said
     assert json.loads((out / "run.json").read_text())["status"] == "failed"
     assert not list(out.rglob("*.tmp"))

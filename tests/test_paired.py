@@ -336,6 +336,8 @@ def test_a_single_resample_has_no_bound() -> None:
     assert found.violation == 0.5
     assert np.isnan(found.bound)
     assert "of 1 resamples" in found.reason
+    found = almost_stochastic_order(np.array([1.0, 2]), np.array([0.0, 3]), np.random.default_rng(6), resamples=2)
+    assert (np.isfinite(found.bound), found.reason) == (True, "")
 
 
 # -------------------------------------------------------------------------------------- dependent correlations

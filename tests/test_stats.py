@@ -18,7 +18,7 @@ from dual_bench.metrics import ACC2_NON0, ACCURACY, MAE, PEARSON_R, UAR, WEIGHTE
 from dual_bench.schema import MEASURED, PREDICTION_COLUMNS
 from dual_bench.stats import curves
 from dual_bench.stats.contrasts import Contrast, compare
-from dual_bench.stats.frame import Cube, Key, cube
+from dual_bench.stats.frame import Cube, Key, Summing, cube, summed
 from dual_bench.stats.intervals import Interval, t_interval
 from dual_bench.stats.resampling import Weights, estimate, point_of, replicates, resample
 from dual_bench.store import prediction_table
@@ -159,6 +159,46 @@ def test_no_complete_seed_is_the_users_error() -> None:
     frame = predictions({"dual": 0.5, "concat": 0.5}, seeds=1)
     with pytest.raises(UserError, match=r"no training seed.*concat \(clean\) has 239 of 240 predictions"):
         cube(frame.iloc[:-1], ACCURACY)
+    assert some_of(frame.iloc[:-1]).systems() == ("dual",)
+    short = frame.drop(index=[0, len(frame) - 1])
+    first = r"dual \(clean\) has 239 of 240 predictions \(the first of 2 such models\)"
+    for attempt in (lambda: cube(short, ACCURACY), lambda: some_of(short)):
+        with pytest.raises(UserError, match=first):
+            attempt()
+
+
+def some_of(frame: pd.DataFrame) -> Cube:
+    """The cube of a study that is still going on."""
+    sums = Summing(ACCURACY)
+    sums.add(summed(frame, ACCURACY))
+    return sums.cube(partial=True)
+
+
+def without(frame: pd.DataFrame, gone: dict[str, tuple[int, ...]]) -> pd.DataFrame:
+    """The rows but for those of these models by these seeds."""
+    lost = [(frame["model"] == model) & frame["seed"].isin(seeds) for model, seeds in gone.items()]
+    return frame[~np.logical_or.reduce(lost)]
+
+
+def test_a_study_that_goes_on_is_read_without_the_systems_that_have_fewest_whole_seeds() -> None:
+    frame = predictions({"dual": 0.5, "concat": 0.5, "mult": 0.5})
+    found = some_of(without(frame, {"concat": (1, 2), "mult": (2,)}))
+    assert (found.systems(), found.seeds) == (("dual", "mult"), (0, 1))
+    assert found.skipped == (
+        f"training seed 2 is left out: concat (clean) has 0 of {N * len(CONDITIONS)} predictions (the first of 2 such "
+        "models)",
+        "concat (clean) is left out: it is whole in 1 of 3 seeds",
+    )
+    others = without(frame, {"concat": (0, 1, 2), "dual": (2,), "mult": (2,)})
+    assert same(replace(found, skipped=()), replace(cube(others, ACCURACY), skipped=()))
+    assert same(some_of(frame), cube(frame, ACCURACY))
+
+
+def test_where_two_seeds_would_cost_most_systems_one_seed_will_do_and_of_equals_the_last_goes() -> None:
+    frame = predictions({"dual": 0.5, "concat": 0.5, "mult": 0.5})
+    found = some_of(without(frame, {"dual": (0,), "concat": (1,), "mult": (2,)}))
+    assert (found.systems(), found.seeds) == (("dual", "concat"), (2,))
+    assert found.skipped[-1] == "mult (clean) is left out: it is whole in 2 of 3 seeds"
 
 
 def spoilt(what: str) -> pd.DataFrame:

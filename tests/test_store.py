@@ -437,6 +437,21 @@ def test_a_run_is_read_back_with_what_is_missing(folder: RunFolder) -> None:
     assert (run.task.kind, run.task.low, run.task.high) == ("regression", -3.0, np.inf)
 
 
+def test_what_was_certified_is_read_back_and_of_rows_that_say_nothing_it_is_unknown(folder: RunFolder) -> None:
+    conditions = [CLEAN, ANY_TEXT]
+    cell = {"cell": A, "model": "dual", "variant": "sdm=off", "regime": "mixed", "seed": 3, "fold": "f1"}
+    half = 2 * len(UTTERANCES)
+    sure = [*[None] * len(UTTERANCES), True, False, True, True]
+    rows = prediction_table(
+        cell, conditions, UTTERANCES, SCORES[:2], MEASURED[:half].reset_index(drop=True), certified=sure
+    )
+    for made, expected in ((rows, sure[len(UTTERANCES) :]), (rows.drop_columns("certified"), [None] * 4)):
+        pq.write_table(made, folder.rows_file(A))
+        record = json.loads(folder.cell_file(A).read_text())
+        folder.cell_file(A).write_text(json.dumps(record | {"sha256": sha256_of(folder.rows_file(A)), "rows": half}))
+        assert read_run(folder.path).certified["certified"].tolist() == expected
+
+
 def test_cells_are_read_in_the_order_of_the_plan(folder: RunFolder) -> None:
     write_cell(folder, B)
     folder.write_info(run_info(cells=(B, A)))

@@ -130,6 +130,20 @@ def test_the_interval_of_what_varies_with_everything_is_the_chi_squared_one() ->
     assert (found.low, found.high) == pytest.approx(np.sum(rest**2) / chi2.ppf([0.95, 0.05], 15))
 
 
+def test_the_interval_of_a_main_effect_is_the_modified_large_sample_one_written_out() -> None:
+    y = np.random.default_rng(10).normal(size=(4, 1, 6)) + np.arange(4)[:, None, None]
+    rows, columns = y[:, 0].mean(axis=1), y[:, 0].mean(axis=0)
+    seed = 6 * np.sum((rows - y.mean()) ** 2) / 3
+    rest = np.sum((y[:, 0] - rows[:, None] - columns + y.mean()) ** 2) / 15
+    found = components(y, 0.9)[0]
+    assert found.name == "seed"
+    assert found.variance == pytest.approx((seed - rest) / 6)
+    shrink = [1 - free / chi2.ppf(0.95, free) for free in (3, 15)]
+    stretch = [free / chi2.ppf(0.05, free) - 1 for free in (3, 15)]
+    assert found.low == pytest.approx((seed - rest - np.hypot(shrink[0] * seed, stretch[1] * rest)) / 6)
+    assert found.high == pytest.approx((seed - rest + np.hypot(stretch[0] * seed, shrink[1] * rest)) / 6)
+
+
 def test_shares_of_the_components_sum_to_one_and_units_are_counted() -> None:
     y = np.random.default_rng(7).normal(size=(4, 3, 6))
     found = components(y)
