@@ -23,7 +23,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
-from math import inf, isfinite
+from math import fsum, inf, isfinite
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,7 +61,7 @@ class Trial:
 
     @property
     def loss(self) -> float:
-        return sum(self.losses.values()) / len(self.losses)
+        return fsum(self.losses.values()) / len(self.losses)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,8 +15,11 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 from dual_bench.metrics import ACC2_NON0, ACCURACY, MACRO_F1, PEARSON_R, UAR, WEIGHTED_F1
 from dual_bench.stats import resampling
 from dual_bench.stats.contrasts import p_value
+from dual_bench.stats.curves import mean_point, trapezoid
+from dual_bench.stats.dependency import shapley_weights
 from dual_bench.stats.intervals import interval
 from dual_bench.stats.resampling import (
+    Point,
     combined,
     estimate,
     influence,
@@ -26,7 +31,7 @@ from dual_bench.stats.resampling import (
     resample,
     shifted,
 )
-from dual_bench.types import FloatArray
+from dual_bench.types import MODALITIES, FloatArray
 
 
 def ratio(sums: FloatArray) -> FloatArray:
@@ -121,6 +126,29 @@ def test_points_add_up_as_their_numbers_do() -> None:
     assert share.replicates == pytest.approx(one.replicates / two.replicates)
     assert share.influence.mean() == pytest.approx(share.estimate)
     assert shifted(one, 1).influence.mean() == pytest.approx(one.estimate + 1)
+
+
+@given(
+    height=st.floats(-1e3, 1e3, allow_subnormal=False),
+    rates=st.lists(st.floats(0.01, 1), min_size=2, max_size=9, unique=True),
+)
+def test_what_cancels_but_for_rounding_is_nothing_at_all(height: float, rates: list[float]) -> None:
+    """Whether a model reads a modality at all must not hang on the last digit of a sum."""
+    flat = Point(height, np.full(7, height), np.full((2, 1, 4), height))
+    area = combined(zip(trapezoid([0.0, *sorted(rates)]).tolist(), repeat(flat)))
+    worths = [combined((weight, flat) for weight in shapley_weights(m).values()) for m in MODALITIES]
+    for found in (area - flat, *worths, shifted(flat, -height), mean_point([flat] * len(rates)) - flat):
+        assert (found.estimate, found.replicates.any(), found.influence.any()) == (0, False, False)
+
+
+def test_what_is_small_but_no_rounding_stays_and_what_is_undefined_too() -> None:
+    left, right = (Point(v, np.array([v, np.nan]), np.array([[[v, 1.0]]])) for v in (1 + 1e-12, 1.0))
+    found = left - right
+    assert found.estimate == (1 + 1e-12) - 1
+    assert found.replicates[0] == found.estimate
+    assert np.isnan(found.replicates[1])
+    assert found.influence.tolist() == [[[found.estimate, 0]]]
+    assert shifted(left, np.inf).estimate == np.inf
 
 
 def test_a_quotient_by_nothing_is_undefined() -> None:

@@ -17,9 +17,12 @@ from calling import PLAIN, invoke, refused
 from made_run import Made, write
 from tiny import write_corpus
 
+import dual_bench
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
-PACKAGE = sorted((ROOT / "dual_bench").rglob("*.py"))
+HERE = Path(dual_bench.__file__).parent
+PACKAGE = sorted(HERE.rglob("*.py"))
 SMALL = ["--seeds", "2", "--regimes", "clean", "--rates", "0,1", "--draws", "1", "--epochs", "2", "--no-dependency"]
 
 # ----------------------------------------------------------------------------------------------- the page
@@ -120,7 +123,7 @@ def test_a_danger_would_be_seen(code: str) -> None:
 
 
 def test_nothing_unpickles_freely_evaluates_text_or_starts_a_shell() -> None:
-    found = {(str(file.relative_to(ROOT / "dual_bench")), what) for file in PACKAGE for what in
+    found = {(str(file.relative_to(HERE)), what) for file in PACKAGE for what in
              dangers(ast.parse(file.read_text(encoding="utf-8")))}  # fmt: skip
     assert found == ALLOWED
 

@@ -187,7 +187,7 @@ def p_value(difference: float, width: Spread, margin: float = 0.0) -> float:
     size = abs(difference)
     if width.error == 0:
         return 1.0 if size <= margin else 0.0
-    return float(sum(t.sf((size + end) / width.error, width.freedom) for end in (-margin, margin)))
+    return float(np.sum(t.sf((size + np.array([-margin, margin])) / width.error, width.freedom)))
 
 
 def holm(p: Sequence[float]) -> FloatArray:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import factorial
+from math import factorial, fsum
 from typing import Literal, get_args
 
 from dual_bench.schema import CeilingPoint
@@ -59,7 +59,7 @@ def shapley_weights(modality: Modality) -> dict[Subset, float]:
 
 def shapley(values: Mapping[Subset, float]) -> dict[Modality, float]:
     """The Shapley value of each modality in a game whose value is known for all 8 subsets."""
-    return {m: sum(weight * values[s] for s, weight in shapley_weights(m).items()) for m in MODALITIES}
+    return {m: fsum(weight * values[s] for s, weight in shapley_weights(m).items()) for m in MODALITIES}
 
 
 def ceiling_game(ceilings: Sequence[CeilingPoint]) -> dict[Subset, float]:

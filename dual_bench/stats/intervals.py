@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import fsum
 
 import numpy as np
 from scipy.optimize import brentq
@@ -194,7 +195,7 @@ def bca(point: Point, level: float = 0.95) -> Interval:
         return no_interval(level, "all resamples lie on one side of the estimate")
     influence = point.influence - point.influence.mean()
     units = [influence.mean(axis=tuple({0, 1, 2} - {k})) for k in range(3) if influence.shape[k] > 1]
-    cubes, squares = (sum(float((u**p).sum()) / len(u) ** p for u in units) for p in (3, 2))
+    cubes, squares = (fsum(float((u**p).sum()) / len(u) ** p for u in units) for p in (3, 2))
     acceleration = cubes / 6 / squares**1.5 if squares > 0 else 0.0
     bias = norm.ppf(below)
     tail = norm.ppf((1 + level) / 2)

@@ -92,13 +92,24 @@ class Point:
 
 def combined(terms: Iterable[tuple[float, Point]]) -> Point:
     """The weighted sum of points of one cube, in one set of resamples."""
-    weights, points = zip(*terms, strict=True)
+    listed = list(terms)
     return Point(
-        float(sum(w * p.estimate for w, p in zip(weights, points, strict=True))),
-        np.asarray(sum(w * p.replicates for w, p in zip(weights, points, strict=True))),
-        # a condition with one draw says the same in each
-        np.asarray(sum(w * p.influence for w, p in zip(weights, points, strict=True))),
+        float(_sum(w * p.estimate for w, p in listed)),
+        _sum(w * p.replicates for w, p in listed),
+        _sum(w * p.influence for w, p in listed),  # a condition with one draw says the same in each
     )
+
+
+_ROUNDING = 16 * float(np.finfo(float).eps)
+
+
+def _sum(terms: Iterable[float | FloatArray]) -> FloatArray:
+    """The sum, from left to right, whatever the version of Python (since 3.12 its own adds floats otherwise); and 0
+    where the terms cancel but for rounding, so that what is equal is so on every machine."""
+    total, size = np.zeros(()), np.zeros(())
+    for term in terms:
+        total, size = total + term, size + np.abs(term)
+    return np.where(np.isfinite(total) & (np.abs(total) <= _ROUNDING * size), 0.0, total)
 
 
 def quotient(top: Point, bottom: Point) -> Point:
@@ -113,7 +124,7 @@ def quotient(top: Point, bottom: Point) -> Point:
 
 def shifted(point: Point, by: float) -> Point:
     """The point plus a number."""
-    return Point(point.estimate + by, point.replicates + by, point.influence + by)
+    return Point(float(_sum((point.estimate, by))), _sum((point.replicates, by)), _sum((point.influence, by)))
 
 
 def point_of(sums: FloatArray, value: Value, weights: Weights) -> Point:

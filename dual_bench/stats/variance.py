@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from math import prod
+from math import fsum, prod
 
 import numpy as np
 from scipy.stats import chi2
@@ -52,7 +52,7 @@ class Spread:
     @cached_property
     def error(self) -> float:
         """The standard error."""
-        return float(sum(self.parts.values()) ** 0.5)
+        return float(fsum(self.parts.values()) ** 0.5)
 
     @cached_property
     def freedom(self) -> float:
@@ -66,9 +66,9 @@ class Spread:
         total = self.error**2
         if not total > 0:
             return np.nan if np.isnan(total) else np.inf
-        squares = {e: sum(part for j, part in self.parts.items() if set(e) <= set(j)) for e in self.parts}
+        squares = {e: fsum(part for j, part in self.parts.items() if set(e) <= set(j)) for e in self.parts}
         shares = [(squares[e] / total) ** 2 / self._free(e) for e, part in self.parts.items() if part > 0]
-        return max(1 / sum(shares), 1.0)
+        return max(1 / fsum(shares), 1.0)
 
     def _free(self, effect: Effect) -> int:
         return max(prod(self.counts[level] - 1 for level in effect), 1)
