@@ -21,9 +21,10 @@ torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as of a job in the background; tests interrupt what they start
     signal.signal(signal.SIGINT, signal.default_int_handler)
 LONGEST = (
-    "media_study speech models corruptions reference ablation_report cli report planted recogniser study merge "
-    "nothing_lost battery_report probe benchmarks worth_report cluster hostile stacked measure more_figures "
-    "ablation runner encoders noise synthetic text_backends effects readme foreign browser extraction"
+    "chaos cluster nothing_lost speech cli study sealed merge planted text_backends verification browser recogniser "
+    "readme media_study runner battery_report corruptions measure ablation_report hostile worth_report report models "
+    "extraction real_media more_figures reference battery effects probe stacked ablation synthetic corpora tuning "
+    "certificate noise"
 )
 """Files that take ten seconds or more, the longest first."""
 ROOT = Path(__file__).resolve().parents[1]

@@ -100,6 +100,7 @@ def test_an_utterance_with_several_texts_is_read_with_one_of_them() -> None:
     assert {float(data[0][2][0, 0]) for _ in range(60)} == {0.0, 1.0, 2.0}
 
 
+@pytest.mark.slow
 def test_a_plan_is_planned_stage_by_stage_up_to_the_estimate(tmp_path: Path) -> None:
     found = planning.planned(3, tmp_path)
     assert list(found) == ["import", "cells and digests", "estimate", "GiB"]

@@ -132,6 +132,7 @@ def test_a_driver_that_is_killed_goes_on_with_the_same_command_and_changes_no_by
     assert not list(out.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_a_model_that_fails_on_a_cluster_is_recorded_while_the_rest_goes_on(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -120,7 +120,11 @@ def spoken(count: int = 300) -> list[Spoken]:
 
 
 @pytest.mark.parametrize(
-    "name", ["typo", "char-delete", "word-drop", "stutter", "truncation", "mismatch", "utterance-drop"]
+    "name",
+    [
+        *("typo", "char-delete", "word-drop", "stutter", "truncation", "utterance-drop"),
+        pytest.param("mismatch", marks=pytest.mark.slow),
+    ],
 )
 def test_a_severity_hits_its_word_error_rate_with_noise_of_another_draw(name: str) -> None:
     said = spoken()

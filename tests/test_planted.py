@@ -56,7 +56,10 @@ def verdicts(cues: str, folder: Path, cache: Path) -> tuple[dict[str, str], floa
     return {effect.comparison.name: effect.verdict for effect in evidence.effects}, whole
 
 
-@pytest.mark.parametrize(("cues", "carries"), [("voice-motion", "SDM off"), ("face-motion", "VDM off")])
+@pytest.mark.parametrize(
+    ("cues", "carries"),
+    [pytest.param("voice-motion", "SDM off", marks=pytest.mark.slow), ("face-motion", "VDM off")],
+)
 def test_where_only_motion_tells_the_module_that_sees_it_is_supported_and_the_other_is_not(
     cues: str, carries: str, tmp_path: Path, cache: Path
 ) -> None:

@@ -133,7 +133,7 @@ def test_an_utterance_either_loses_words_or_gains_them(text: str, rate: float, s
 
 
 @pytest.mark.parametrize("recogniser", [None, OTHER])
-@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("rate", [0.1, pytest.param(0.5, marks=pytest.mark.slow), 0.9])
 def test_the_word_error_rate_is_the_nominal_rate(rate: float, recogniser: Recogniser | None) -> None:
     noisy = [(text, heard(text, rate, seed, recogniser)) for seed, text in enumerate(made(2500, 8))]
     assert errors(noisy).rates[0] == pytest.approx(rate, abs=0.02)

@@ -69,10 +69,11 @@ def both(inputs: Inputs, shared: TrainingSettings, seeds: int, absent: float = 0
     return fits, others, *scores
 
 
-def test_300_steps_of_three_seeds_stacked_agree_with_separate_training(inputs: Inputs) -> None:
-    fits, others, alone, together = both(inputs, TrainingSettings(epochs=20, patience=20, batch_size=2), 3)
+@pytest.mark.parametrize("epochs", [6, pytest.param(20, marks=pytest.mark.slow)])  # of 15 steps
+def test_90_and_300_steps_of_three_seeds_stacked_agree_with_separate_training(inputs: Inputs, epochs: int) -> None:
+    fits, others, alone, together = both(inputs, TrainingSettings(epochs=epochs, patience=epochs, batch_size=2), 3)
     for one, other in zip(fits, others, strict=True):
-        assert len(one.history) == len(other.history) == 20  # epochs of 15 steps
+        assert len(one.history) == len(other.history) == epochs
         assert one.best_epoch == other.best_epoch
         for epoch, same in zip(one.history, other.history, strict=True):
             assert epoch == pytest.approx(same, abs=1e-5)
