@@ -116,9 +116,10 @@ def as_they_end(
                     return
                 while left or running:
                     while left and len(running) < 2 * jobs:
-                        task = task_of(left[0])
-                        future = pool.submit(work, *task)
-                        running[future] = (left.popleft(), task)
+                        with uninterrupted():
+                            task = task_of(left[0])
+                            future = pool.submit(work, *task)
+                            running[future] = (left.popleft(), task)
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         result = future.result()
                         yield *running.pop(future), result
@@ -146,13 +147,14 @@ class _Pool(ProcessPoolExecutor):
     goes on with its work, and the program waits for it in the end."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        with _uninterrupted():
+        with uninterrupted():
             return super().submit(fn, *args, **kwargs)
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """An interrupt in here is raised at the end, and so is the wish that the program end."""
+def uninterrupted() -> Iterator[None]:
+    """An interrupt in here is raised at the end, and so is the wish that the program end. Some libraries, asked from C
+    for what is written in Python, take it for an error of their own, or for none at all."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -27,7 +27,7 @@ from dual_bench.journal import Failure, Journal, failure
 from dual_bench.lock import Holder, held
 from dual_bench.plan import Cell, Plan, sources
 from dual_bench.prepare import Asked, Encoded, ask, encode_all, identity, in_silence, training_job
-from dual_bench.processes import cores
+from dual_bench.processes import cores, uninterrupted
 from dual_bench.shards import Shard, Training, done, trainings
 from dual_bench.tracking import Tracker, check_tracker, tracker_of
 from dual_bench.training import Queries
@@ -261,19 +261,35 @@ class _Sitting:
                     failed.append(f"{group[0].title}: {came.result.error}")
                     self._failed(ready, group, came.result, came.host, environment)
                 else:
-                    for cell in group:
-                        outcome = came.result[cell.packed.index(cell.seed)]
-                        if not self.how.weights:  # an attack may have needed them
-                            outcome = replace(outcome, weights=None)
-                        info = _store_cell(ready, cell, outcome, job.queries, environment, came.processor)
-                        trained.append(cell.digest)
-                        self._trained(cell, info, came.host)
-                        if tracker is not None:
+                    stored = self._stored(ready, group, job, came, came.result, environment)
+                    trained += [info.digest for info in stored]
+                    if tracker is not None:
+                        for info in stored:
                             tracker.cell(info)
                 finished += len(group)
                 del waiting[number]
                 tell()
         return trained, failed
+
+    def _stored(
+        self,
+        ready: Prepared,
+        group: Sequence[Cell],
+        job: Job,
+        came: Done,
+        outcomes: Sequence[Outcome],
+        environment: schema.Provenance,
+    ) -> list[schema.CellInfo]:
+        """Store the cells of a training, and tell the log; an interrupt waits until they are whole."""
+        stored = []
+        with uninterrupted():
+            for cell in group:
+                outcome = outcomes[cell.packed.index(cell.seed)]
+                if not self.how.weights:  # an attack may have needed them
+                    outcome = replace(outcome, weights=None)
+                stored.append(_store_cell(ready, cell, outcome, job.queries, environment, came.processor))
+                self._trained(cell, stored[-1], came.host)
+        return stored
 
     def _trained(self, cell: Cell, info: schema.CellInfo, host: str) -> None:
         self.journal.tell(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from tiny import write_corpus
 
 from dual_bench import engine, runner, schema
+from dual_bench.journal import LOG, Trained, read
 from dual_bench.plan import Plan, read_plan
 from dual_bench.provenance import processor
 from dual_bench.runner import RunResult
@@ -100,6 +103,26 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
     assert resumed.skipped >= 2
     assert resumed.trained + resumed.skipped == 8
     assert rows(tmp_path / "run") == rows(finished[1])
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interrupt_waits_until_what_is_being_stored_is_whole(
+    jobs: int, finished: tuple[Plan, Path], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined = runner.rows_of
+
+    def interrupted(*what: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return joined(*what)
+
+    monkeypatch.setattr(runner, "rows_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        go(finished[0], cache, tmp_path / "run", jobs=jobs)
+    (cell,) = read_run(tmp_path / "run").cells
+    log = read(tmp_path / "run" / LOG)
+    assert [event.digest for event in log if isinstance(event, Trained)] == [cell.digest]
+    name = f"{cell.digest}.parquet"
+    assert rows(tmp_path / "run")[name] == rows(finished[1])[name]
 
 
 def test_a_damaged_cell_is_computed_again(finished: tuple[Plan, Path], cache: Path, tmp_path: Path) -> None:
