@@ -127,10 +127,6 @@ class Finder:
         return spec_from_file_location(name, module.path, loader=Loader(module)) if module else None
 
 
-class TooSlow(BaseException):
-    """No error of the test; hypothesis lets it pass."""
-
-
 @dataclass
 class Hunt:
     """A plugin of pytest, which in place of the tests runs the mutants."""
@@ -142,8 +138,6 @@ class Hunt:
     found: dict[str, str]
     inside: bool = False
     """Whether this is the process of a mutant."""
-    stopped: bool = False
-    """Whether the test at work was stopped."""
 
     def pytest_configure(self, config: pytest.Config) -> None:
         from hypothesis import Phase, settings  # not before its plugin
@@ -152,24 +146,10 @@ class Hunt:
         settings.register_profile("mutants", settings.default, max_examples=EXAMPLES, phases=phases)
         settings.load_profile("mutants")
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self) -> Iterator[None]:
-        """A test that is too slow for mutants need not come to its end."""
-        if not self.inside:
-            signal.setitimer(signal.ITIMER_PROF, 2 * SLOWEST)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_PROF, 0)
-
-    def stop(self, *_: Any) -> None:
-        self.stopped = True
-        raise TooSlow
-
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and self.inside:
             os._exit(1)
-        if report.failed and not self.stopped:
+        if report.failed:
             raise pytest.UsageError(f"{report.nodeid} fails on the code as it is:\n{report.longreprtext}")
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -194,10 +174,8 @@ class Hunt:
         called: set[str] = set()
         trampoline.record_trampoline_hit = lambda name, caller=None: called.add(name)
         trampoline.set_mutant_under_test("stats")
-        signal.signal(signal.SIGPROF, self.stop)
         for item, following in zip(items, [*items[1:], None], strict=True):
             called.clear()
-            self.stopped = False
             start = sum(os.times()[:4])
             item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
             calls[item.nodeid], cost[item.nodeid] = set(called), sum(os.times()[:4]) - start

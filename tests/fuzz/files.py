@@ -205,7 +205,9 @@ def _tar(members: list[tuple[str, bytes, bytes, str]]) -> bytes:
 
 
 _TAR = _tar([("root/a.txt", tarfile.REGTYPE, b"abc", ""), ("root/b", tarfile.DIRTYPE, b"", "")])
-_INNER = _tar([("root/in.tar.gz", tarfile.REGTYPE, gzip.compress(_TAR, 1), ""), ("root/._x", tarfile.REGTYPE, b"", "")])
+_INNER = _tar(
+    [("root/in.tar.gz", tarfile.REGTYPE, gzip.compress(_TAR, 1, mtime=0), ""), ("root/._x", tarfile.REGTYPE, b"", "")]
+)
 _path = st.sampled_from(
     (
         "root",
@@ -225,7 +227,8 @@ _kinds = st.sampled_from(
     (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, b"S")
 )
 archives = st.lists(
-    st.tuples(_path, _kinds, st.just(b"") | st.binary(max_size=40) | st.just(gzip.compress(_TAR, 1)), _path), max_size=4
+    st.tuples(_path, _kinds, st.just(b"") | st.binary(max_size=40) | st.just(gzip.compress(_TAR, 1, mtime=0)), _path),
+    max_size=4,
 ).map(_tar)
 _REMOTE = fetch.Remote("x", ("http://x/x.tar.gz",), 1, "", "root", ("a.txt",), "none")
 
@@ -235,7 +238,7 @@ def unpack(content: bytes) -> None:
     outer = place() / "archives"
     outer.mkdir(exist_ok=True)
     archive, target = outer / "x.tar.gz", outer / "root"
-    archive.write_bytes(content if content[:2] == b"\x1f\x8b" else gzip.compress(content, 1))
+    archive.write_bytes(content if content[:2] == b"\x1f\x8b" else gzip.compress(content, 1, mtime=0))
     try:
         with refusing():
             fetch._unpack(_REMOTE, archive, target, lambda done, total, what: None)
