@@ -21,7 +21,7 @@ run: $(VENV)/.installed ## set up, and run the default study on the embedded cor
 test: $(VENV)/.installed-dev ## set up, and run the tests; in each file in random order, by the seed that is printed
 	$(PYTEST)
 
-slow: $(VENV)/.installed-dev ## the tests that take long: what whole commands do, seen from below; every model tuned on poisoned labels
+slow: $(VENV)/.installed-dev ## the tests that take long: whole commands seen from below, tuning on poisoned labels, longer proofs of what others show in short
 	$(PYTEST) -m slow
 
 wheel-test: ## the tests in random order on a built wheel, outside the checkout; KEEP= a folder for its environment

@@ -29,7 +29,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
@@ -127,7 +127,7 @@ class Finder:
         return spec_from_file_location(name, module.path, loader=Loader(module)) if module else None
 
 
-@dataclass
+@dataclass(eq=False)
 class Hunt:
     """A plugin of pytest, which in place of the tests runs the mutants."""
 
@@ -136,6 +136,8 @@ class Hunt:
     """The names of mutants to run, by group."""
     seconds: float
     found: dict[str, str]
+    names: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What each doctest can name: it forgets that when it has run."""
     inside: bool = False
     """Whether this is the process of a mutant."""
 
@@ -145,6 +147,15 @@ class Hunt:
         phases = (Phase.explicit, Phase.reuse, Phase.generate)  # a failure is enough, the smallest need not be found
         settings.register_profile("mutants", settings.default, max_examples=EXAMPLES, phases=phases)
         settings.load_profile("mutants")
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if "__mutmut_" not in item.nodeid]  # each mutant has the docstring too
+        self.names = {item.nodeid: dict(item.dtest.globs) for item in items if isinstance(item, pytest.DoctestItem)}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if isinstance(item, pytest.DoctestItem):
+            item.dtest.globs = dict(self.names[item.nodeid])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and self.inside:
@@ -157,7 +168,7 @@ class Hunt:
         gc.freeze()  # what a collection touches is copied in every process
         kills: dict[tuple[str, str], int] = defaultdict(int)
         for group, mutants in self.wanted.items():
-            files = {ROOT / "tests" / f"{file}.py" for file in GROUPS[group][1]}
+            files = set(tests(group))
             for mutant in mutants:
                 function = mutant.partition("__mutmut_")[0]
                 fit = [i for i in session.items if function in calls[i.nodeid] and cost[i.nodeid] <= SLOWEST]
@@ -245,6 +256,11 @@ def paths(group: str) -> list[Path]:
     return sorted(path for pattern in GROUPS[group][0] for path in (ROOT / "dual_bench").glob(pattern))
 
 
+def tests(group: str) -> list[Path]:
+    """The files with its tests, and itself, for the examples in it."""
+    return [*(ROOT / "tests" / f"{file}.py" for file in GROUPS[group][1]), *paths(group)]
+
+
 def drawn(names: Sequence[str], sample: int, seed: str) -> list[str]:
     """All ``names``, or a random ``sample`` of so many."""
     return list(names) if not 0 < sample < len(names) else sorted(random.Random(seed).sample(names, sample))
@@ -279,7 +295,7 @@ def main() -> None:
     }
     names = {group: drawn(each, asked.sample, f"{asked.seed} {group}") for group, each in all_names.items()}
     names = {group: [n for n in each if any(fnmatch(n, only) for only in asked.only)] for group, each in names.items()}
-    tests = sorted({f"tests/{file}.py" for group in groups for file in GROUPS[group][1]})
+    chosen = sorted({str(path) for group in groups for path in tests(group)})
     sys.meta_path.insert(0, Finder(modules))
     hunt = Hunt(modules, names, asked.seconds, {})
     with tempfile.TemporaryDirectory() as folder:
@@ -289,10 +305,10 @@ def main() -> None:
             "no:cacheprovider",
             "--tb=native",
             "-o",
-            "addopts=--import-mode=importlib",
+            "addopts=--import-mode=importlib --doctest-modules",
             f"--basetemp={folder}/tests",
         ]
-        code = pytest.main([*plain, *tests], plugins=[hunt])
+        code = pytest.main([*plain, *chosen], plugins=[hunt])
     if len(hunt.found) < sum(map(len, names.values())):
         sys.exit(code)
     for each in names.values():

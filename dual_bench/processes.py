@@ -161,15 +161,22 @@ def uninterrupted() -> Iterator[None]:
     caught: list[tuple[int, Any]] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     heeded = {number: handler for number, handler in before.items() if callable(handler)}
-    for number in heeded:
-        signal.signal(number, lambda number, frame: caught.append((number, frame)))
-    try:
-        yield
-    finally:
+
+    def heed() -> None:
         for number, handler in heeded.items():
             signal.signal(number, handler)
-    if caught:
-        heeded[signal.Signals(caught[0][0])](*caught[0])
+
+    try:
+        for number in heeded:
+            signal.signal(number, lambda number, frame: caught.append((number, frame)))
+        yield
+    finally:  # also where what it waited for failed, as it may have for the same reason
+        try:
+            heed()
+        finally:
+            heed()  # the first that is heeded again may raise at once, and leave the other
+        if caught:
+            heeded[signal.Signals(caught[0][0])](*caught[0])
 
 
 def alive(pid: str) -> bool:

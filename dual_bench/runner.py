@@ -261,11 +261,7 @@ class _Sitting:
                     failed.append(f"{group[0].title}: {came.result.error}")
                     self._failed(ready, group, came.result, came.host, environment)
                 else:
-                    stored = self._stored(ready, group, job, came, came.result, environment)
-                    trained += [info.digest for info in stored]
-                    if tracker is not None:
-                        for info in stored:
-                            tracker.cell(info)
+                    trained += self._stored(ready, group, job, came, came.result, environment, tracker)
                 finished += len(group)
                 del waiting[number]
                 tell()
@@ -279,17 +275,20 @@ class _Sitting:
         came: Done,
         outcomes: Sequence[Outcome],
         environment: schema.Provenance,
-    ) -> list[schema.CellInfo]:
-        """Store the cells of a training, and tell the log; an interrupt waits until they are whole."""
-        stored = []
+        tracker: Tracker | None,
+    ) -> list[str]:
+        """Store the cells of a training, and tell the log and the ``tracker``; their digests. An interrupt waits until
+        that is done, as nobody is told again of a cell that is stored."""
         with uninterrupted():
             for cell in group:
                 outcome = outcomes[cell.packed.index(cell.seed)]
                 if not self.how.weights:  # an attack may have needed them
                     outcome = replace(outcome, weights=None)
-                stored.append(_store_cell(ready, cell, outcome, job.queries, environment, came.processor))
-                self._trained(cell, stored[-1], came.host)
-        return stored
+                info = _store_cell(ready, cell, outcome, job.queries, environment, came.processor)
+                self._trained(cell, info, came.host)
+                if tracker is not None:
+                    tracker.cell(info)
+        return [cell.digest for cell in group]
 
     def _trained(self, cell: Cell, info: schema.CellInfo, host: str) -> None:
         self.journal.tell(
@@ -340,16 +339,17 @@ def _borrow(
 ) -> list[Cell]:
     """Take from other runs what they have of the ``missing`` cells, and return what is left.
 
-    Only cells that the very same code has made: never by a checkout with uncommitted changes, nor with a model or
-    corruption that does not come with dual-bench, whose code nobody vouches for.
+    Only cells that the very same code has made, on a processor that rounds alike: never by a checkout with uncommitted
+    changes, nor with a model or corruption that does not come with dual-bench, whose code nobody vouches for.
     """
     if environment.dirty or not all(name in CORRUPTIONS.entries for name in ready.plan.corruptions):
         return list(missing)
-    folders, code = {reports, ready.folder.path.parent}, provenance.code(environment)
+    folders = {reports, ready.folder.path.parent}
+    here = provenance.code(environment), environment.device, environment.processor
     return [
         cell
         for cell in missing
-        if cell.variant.model not in MODELS.entries or not ready.folder.borrow(cell.digest, folders, code, weights)
+        if cell.variant.model not in MODELS.entries or not ready.folder.borrow(cell.digest, folders, here, weights)
     ]
 
 

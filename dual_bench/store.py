@@ -161,6 +161,17 @@ def check_writable(path: Path) -> None:
         raise UserError(f"{path} cannot be written: {there} is no writable folder; choose another --out")
 
 
+def check_unlinked(folder: Path) -> None:
+    """UserError where something in a folder that is to be written to is a link: who made it would choose where that
+    lands."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_symlink():
+            raise UserError(
+                f"{path} is a link to {os.readlink(path)}, where nothing is to be written; a folder of results has no "
+                "links, so remove it, or choose another --out"
+            )
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """One folder of results; every path in it has its name here."""
@@ -197,6 +208,7 @@ class RunFolder:
 
     def claim(self, digest: str) -> None:
         """UserError if the folder holds anything but a run of the plan with this digest."""
+        check_unlinked(self.path)
         if self.run_file.is_file():
             found = self.info().digest
             if found != digest:
@@ -288,13 +300,16 @@ class RunFolder:
             return None
         return info if whole else None
 
-    def borrow(self, digest: str, folders: Iterable[Path], code: str, weights: bool = False) -> bool:
-        """Copy the cell from a run in one of ``folders`` that has finished it with the same ``code``, and with its
-        ``weights`` where they are asked for; whether there was one. What cannot be read is not there."""
+    def borrow(
+        self, digest: str, folders: Iterable[Path], made_by: tuple[str, str, str], weights: bool = False
+    ) -> bool:
+        """Copy the cell from a run in one of ``folders`` that has finished it, ``made_by`` the same (code, device,
+        processor), and with its ``weights`` where they are asked for; whether there was one. What cannot be read is not
+        there."""
         for other in sorted(path.parent.parent for each in folders for path in each.glob(f"*/cells/{digest}.json")):
             theirs = RunFolder(other)
             found = theirs.finished(digest, weights) if other != self.path else None
-            if found is None or found.code != code:
+            if found is None or (found.code, found.device, found.processor) != made_by:
                 continue
             with suppress(FileNotFoundError):  # a run that was removed in between
                 for file in (

@@ -418,7 +418,12 @@ def _report(run: _Claims) -> str:
     found |= {name: f"{name} is no part of this report" for name in sorted(set(there) - set(made))}
     other = {name: difference for name, difference in found.items() if difference}
     drawn = {name for name in other if name in there and name in made and name.endswith(DRAWN)}
-    check_none([difference for name, difference in other.items() if name not in drawn or run.drawn_alike])
+    try:
+        check_none([difference for name, difference in other.items() if name not in drawn or run.drawn_alike])
+    except DiffersError as error:
+        if provenance.code(run.info.provenance) == provenance.code(provenance.gather("cpu", job.THREADS, run.jobs)):
+            raise
+        raise DiffersError(f"{error}; other code made this run, and may have written another report") from None
     if drawn:
         ours = ", ".join(f"{name} {metadata.version(name)}" for name in _DRAW)
         raise UnableError(f"{len(drawn)} of {len(made)} files, with figures, are not what {ours} draw; the others hold")

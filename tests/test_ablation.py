@@ -251,11 +251,11 @@ def test_a_run_that_is_stopped_while_it_takes_cells_goes_on(
     ablate(str(studied / "two.toml"), studied / "corpus.csv", out, studied / "cache")
     borrow, taken = RunFolder.borrow, []
 
-    def stopped(self: RunFolder, digest: str, folders: Any, code: str, weights: bool) -> bool:
+    def stopped(self: RunFolder, digest: str, folders: Any, made_by: Any, weights: bool) -> bool:
         if taken:
             raise KeyboardInterrupt
         taken.append(digest)
-        return borrow(self, digest, folders, code)
+        return borrow(self, digest, folders, made_by)
 
     monkeypatch.setattr(RunFolder, "borrow", stopped)
     with pytest.raises(KeyboardInterrupt):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import jiwer
 import numpy as np
@@ -13,11 +14,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from unusual import UNUSUAL, rates, seeds, sentences, texts
 
+from dual_bench.corruptions import noise, severity
 from dual_bench.corruptions.measure import Measured, measure, word_errors
 from dual_bench.corruptions.noise import Reading, Spoken, TokenNoise, corrupted, load, measured
-from dual_bench.corruptions.severity import TARGETS, find, search
+from dual_bench.corruptions.severity import TARGETS, Found, find, search
 from dual_bench.features.text import sentence_distances
-from dual_bench.types import Condition, Ragged, Task, TrainingText, UserError, Utterance
+from dual_bench.seeding import generator
+from dual_bench.types import Condition, Corruption, Ragged, Task, TrainingText, UserError, Utterance
 
 # ----------------------------------------------------------------------------------------- how much noise
 
@@ -139,6 +142,70 @@ def test_a_severity_hits_its_word_error_rate_with_noise_of_another_draw(name: st
         assert together["errors"].sum() / together["words"].sum() == pytest.approx(TARGETS[found.severity], abs=0.04)
 
 
+def test_a_severity_is_found_on_all_utterances_in_turn_each_time_with_other_noise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(severity, "_FEWEST", 25)
+    monkeypatch.setattr(severity, "_MOST", 25)
+    said = spoken(10)
+    order = generator("severity sample", 3).permutation(10)
+    for found in find("word-replace", said, (2, 4), 3):
+        assert (found.severity in (2, 4), found.target) == (True, TARGETS[found.severity])
+        wrong = words = 0
+        for i in range(25):
+            one = said[order[i % 10]]
+            reference = one.utterance.text.split()
+            noisy = corrupted(one, Condition("word-replace", found.rate, -1 - i // 10), 3).text
+            wrong, words = wrong + distance(reference, noisy.split()), words + len(reference)
+        assert found.wer == wrong / words
+        assert found.wer == pytest.approx(found.target, abs=0.03)
+        assert round(found.rate, 4) == found.rate
+
+
+def test_the_more_error_rates_vary_the_more_texts_a_severity_is_found_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(one: Spoken, condition: Condition, root_seed: int) -> Reading:
+        asked.append(condition.draw)
+        return Reading("" if rng.random() < shares[-1] else one.utterance.text)
+
+    monkeypatch.setattr(severity, "corrupted", counted)
+    monkeypatch.setattr(severity, "search", lambda wer, severities: [wer(1.0)])
+    monkeypatch.setattr(severity, "_FEWEST", 40)
+    said = [replace(one, utterance=replace(one.utterance, text="a b c d")) for one in spoken(10)]
+    counts, shares = [], list[float]()
+    for share in (0.0, 0.1, 0.5):
+        shares.append(share)
+        rng = np.random.default_rng(1)
+        asked.clear()
+        find("word-drop", said, (1,), 0)
+        trial, rest = asked[:40], asked[40:]
+        assert trial == rest[:40] == [-1 - i // 10 for i in range(40)]
+        counts.append(len(rest))
+    half = np.random.default_rng(1).random(40) < 0.5
+    assert counts[0] == 40 < counts[1] < counts[2]
+    assert counts[2] == min(int((half.std() / severity._PRECISION) ** 2), severity._MOST)
+
+
+def test_sounds_are_few_and_need_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+
+    def half(text: str, rate: float, rng: np.random.Generator, samples: object, sample_rate: int) -> str:
+        heard.append(text)
+        return text if rate < 0.5 else ""
+
+    by_sound = Corruption("mine", 1, half, "power", needs="sound")
+    monkeypatch.setattr(severity, "load", lambda name: by_sound)
+    monkeypatch.setattr(noise, "load", lambda name: by_sound)
+    said = [replace(one, sound=lambda: (np.zeros(9), 16_000)) for one in spoken(60)]
+    for count, few in ((60, 40), (7, 7)):
+        heard.clear()
+        (found,) = find("my.own:MINE", said[:count], (3,), 0)
+        assert found.rate == pytest.approx(0.5, abs=1e-3)
+        assert len(heard) % few == 0
+        assert len(set(heard)) <= few
+
+
 def test_what_a_corruption_cannot_reach_is_said_to_be_unreached() -> None:
     found = find("case-punctuation", spoken(), (1, 5), 0)
     assert not found[1].reached
@@ -151,7 +218,7 @@ def test_a_corruption_too_strong_at_its_lightest_is_unreached_from_above() -> No
 
 
 def test_the_worst_case_loses_words_at_its_rate() -> None:
-    assert [(f.rate, f.wer, f.reached) for f in find("worst-case", spoken(3), (2,), 0)] == [(0.2, 0.2, True)]
+    assert find("worst-case", spoken(3), (4, 2), 0) == [Found(s, TARGETS[s], TARGETS[s], TARGETS[s]) for s in (4, 2)]
 
 
 def test_severity_is_refused_behind_the_words_and_without_words() -> None:

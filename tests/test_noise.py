@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise, product
 from types import SimpleNamespace
 
@@ -188,6 +189,35 @@ def test_mixed_texts_only_lose_words_and_are_the_same_each_time(text: str, numbe
     assert mixed(spoken("u", text), dict.fromkeys(LOSSES, 1.0), number, 0) == found
 
 
+def test_each_use_of_noise_has_a_stream_of_its_own_known_by_all_that_tells_it_apart() -> None:
+    """Longhand: a stream that changes changes every stored result, and has to come with a new version of its own."""
+    one, drop = spoken("u7"), load("typo")
+    text = one.utterance.text
+
+    def by(purpose: str, number: int, rate: float) -> str:
+        return drop.apply(text, rate, generator(purpose, 5, "typo", drop.version, number, "u7"))
+
+    assert text_of(one, Condition("typo", 0.4, 3), 5) == by("noise", 3, 0.4) != text
+    assert matched(one, Condition("typo", 0.4, 3), 2, 5).text == by("matched", 2, 0.4)
+    largest = {"typo": 0.5}
+    rng = generator("mixed", 5, "typo", 2, "u7")
+    assert rng.integers(1) == 0
+    assert mixed(one, largest, 2, 5).text == by("mixed noise", 2, float(rng.random()) * 0.5)
+
+
+def test_sound_is_handed_over_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = np.arange(4.0)
+    given: list[object] = []
+
+    def listens(text: str, rate: float, rng: np.random.Generator, *sound: object) -> str:
+        given.extend(sound)
+        return "heard"
+
+    monkeypatch.setattr(noise, "load", lambda name: Corruption("mine", 1, listens, "power", needs="sound"))
+    assert text_of(replace(spoken(), sound=lambda: (samples, 8_000)), Condition("my.own:MINE", 0.5)) == "heard"
+    assert given == [samples, 8_000]
+
+
 def test_training_matched_to_clean_text_or_a_recogniser_reads_just_that() -> None:
     assert matched(spoken(), CLEAN, 0, 0) == corrupted(spoken(), CLEAN, 0)
     assert matched(spoken(), Condition("transcript:whisper", 1.0), 3, 0).text == "we opened a ladder"
@@ -199,6 +229,7 @@ def test_training_matched_to_clean_text_or_a_recogniser_reads_just_that() -> Non
         (lambda text, rate, rng: 1 / 0, "failed on 'we opened the letter after lunch': ZeroDivisionError"),
         (lambda text, rate: text, "failed on .*: TypeError"),
         (lambda text, rate, rng: None, "gave NoneType for .*; expected a text"),
+        (lambda text, rate, rng: 7, "gave int for 'we opened the letter after lunch'; expected a text"),
     ],
 )
 def test_a_corruption_of_ones_own_that_fails_is_named(
@@ -245,6 +276,9 @@ def test_words_contradict_a_value_from_the_other_side_of_the_middle() -> None:
     assert other_side(values, -1.0, task).tolist() == [False, False, False, True, True]
     assert other_side(values, 0.0, task).tolist() == [True, True, False, True, True]
     assert other_side(values[3:], 2.0, task).all()  # nothing contradicts it: any other words
+    marks = Task("regression", low=1, high=5)
+    assert other_side(np.array([1.0, 3.0, 4.0, 5.0]), 2.0, marks).tolist() == [False, False, True, True]
+    assert other_side(np.array([1.0, 3.0, 4.0]), 3.5, marks).tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize("name", ["mismatch", "contradiction"])
@@ -323,6 +357,9 @@ def test_the_worst_case_drops_the_words_that_hurt_most_one_by_one() -> None:
     assert found[0] == said
     assert [texts[0] for texts in found] == ["I am not very angry", "I am very angry", "I am very", ""]
     assert [texts[2] for texts in found] == [""] * 4
+    spaced = load("worst-case").apply([" two  words "], [0.0, 1.0], harm_of({}), rngs[:1])
+    assert spaced == [[" two  words "], [""]]
+    assert load("worst-case").apply(said, [], harm_of(weights), rngs) == []
 
 
 @given(said=st.lists(texts, max_size=4), seed=seeds)

@@ -11,7 +11,7 @@ from multiprocessing.context import SpawnProcess
 import pytest
 from killing import squared
 
-from dual_bench.processes import executor_of, spread
+from dual_bench.processes import executor_of, spread, uninterrupted
 
 
 def sleep_apart() -> None:
@@ -36,6 +36,34 @@ def test_an_interrupt_while_a_worker_starts_leaves_none_behind(monkeypatch: pyte
     while multiprocessing.active_children():
         assert time.monotonic() < deadline, "a worker process goes on"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_interrupt_waits_for_what_is_not_to_be_interrupted_and_is_not_lost_where_that_fails(
+    number: signal.Signals, fails: bool
+) -> None:
+    done: list[str] = []
+
+    def told(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    def both() -> None:
+        with uninterrupted(), uninterrupted():
+            os.kill(os.getpid(), number)
+            done.append("went on")
+            if fails:
+                raise RuntimeError("as the workers were told to end too")
+
+    before = {each: signal.signal(each, told) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(KeyboardInterrupt) as raised:
+            both()
+        assert [signal.getsignal(each) for each in before] == [told, told]
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert (done, raised.value.args) == (["went on"], (number,))
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 3])

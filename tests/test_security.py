@@ -277,6 +277,29 @@ def test_a_report_runs_no_code_that_a_record_mentions(trap: Path, no_figures: No
     assert not trap.exists()
 
 
+@pytest.mark.parametrize("name", [".lock", ".lock.json", "log.jsonl", "cells", "figures", "tables", "index.html"])
+def test_nothing_is_written_through_a_link_in_a_folder_of_results(name: str, tmp_path: Path, no_figures: None) -> None:
+    mine = tmp_path / "mine"
+    if "." in name:
+        mine.write_text("dear diary")
+    else:
+        mine.mkdir()
+        (mine / "old.csv").write_text("dear diary")
+    sent, out = tmp_path / "sent", tmp_path / "out"
+    write(sent, Made(models=("concat",), regimes=("clean",), rates=(0.5,)))
+    out.mkdir()
+    if name != "cells":
+        (sent / name).symlink_to(mine)
+        assert f"{sent / name} is a link to {mine}" in refused("report", sent)
+    (out / name).symlink_to(mine)
+    manifest = write_corpus(tmp_path)
+    said = refused("run", "--dataset", manifest, "--models", "concat", *SMALL, "--out", out)
+    assert f"{out / name} is a link to {mine}" in said
+    there = [mine] if mine.is_file() else list(mine.iterdir())
+    assert [file.read_text() for file in there] == ["dear diary"]
+    assert [file.name for file in out.iterdir()] == [name]
+
+
 # --------------------------------------------------------------------- what a whole run does, seen from below
 
 HOOK = """

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from scipy import stats
 from unusual import UNUSUAL, is_subsequence, rates, seeds, sentences, texts
 
 from dual_bench.corruptions import asr_estimate, speech
@@ -214,6 +215,9 @@ def test_numbers_that_no_recogniser_has_are_refused(tmp_path: Path, change: dict
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(vars(OTHER)), "utf-8")
     assert read_recogniser(path) == OTHER
+    at_the_ends = replace(OTHER, losing=0, lost_short=1, inserted=0.5, commonness=1.5, per_phone=0, unrelated=0)
+    path.write_text(json.dumps(vars(at_the_ends)), "utf-8")
+    assert read_recogniser(path) == at_the_ends
     path.write_text(json.dumps(vars(OTHER) | change), "utf-8")
     with pytest.raises(UserError, match=named):
         read_recogniser(path)
@@ -245,6 +249,8 @@ def test_errors_are_counted_by_utterance_with_the_words_concerned() -> None:
     assert found.alone == (("it", "is"),)
     assert found.rates == (4 / 7, 2 / 7, 1 / 7, 1 / 7)
     assert found.spread == pytest.approx(np.std([0.5, 1, 0]))
+    assert errors([("a b c d e", "x b y d e")]).alone == (("a", "x"), ("c", "y"))
+    assert errors([("a b c d e f", "x c y e f")]).alone == (("d", "y"),)
 
 
 def test_halves_are_disjoint_complete_and_the_same_each_time() -> None:
@@ -256,6 +262,101 @@ def test_halves_are_disjoint_complete_and_the_same_each_time() -> None:
     assert [reference for reference, _ in fitted[:8]] == [f"word {i}" for i in (1, 3, 4, 9, 13, 15, 18, 20)]
     assert halves(pairs, 1) == halves(pairs, 1) != (fitted, held_out)
     assert sorted(pair for half in halves(pairs, 1) for pair in half) == sorted(pairs)
+    chosen = generator("asr-estimate", "split", 2).permutation(101)[:50]
+    assert halves(pairs, 2)[0] == [pairs[i] for i in sorted(chosen)]
+
+
+def test_shares_of_an_estimate_are_those_counted_by_hand() -> None:
+    pairs = [
+        ("we saw the yellow elephants", "we the yellow"),  # loses a short word and a long one
+        ("the ship sails", "ship sails"),  # loses a short one
+        ("tea and rain", "tea and and rain"),  # gains one
+        ("one two three", "two three four"),  # loses one and gains one, and tells nothing of either
+        ("the ship sails now", "the sheep sails now"),
+    ]
+    found = estimate(pairs)
+    wer, losing = (2 + 1 + 1 + 2 + 1) / 18, 3 / 4
+    assert found.losing == losing
+
+    def short(words: str) -> int:
+        return sum(len(spoken(word)[1].units) <= asr_estimate.SHORT for word in words.split())
+
+    said, lost = short(" ".join(text for text, _ in pairs)), short("saw elephants the one")
+    assert 0 < lost < 4
+    assert found.lost_short == pytest.approx(lost / (said * wer * losing))
+    assert found.lost_long == pytest.approx((4 - lost) / ((18 - said) * wer * losing))
+    assert found.inserted == 0.5  # two, of a quarter of seven, which is more than there can be
+    many = [*pairs, *[("we saw the house", "we saw a house")] * 20]
+    assert estimate(many).inserted == pytest.approx(2 / ((1 - losing) * 27))
+
+
+def test_the_clumping_is_that_of_the_likeliest_beta_binomial() -> None:
+    rng = np.random.default_rng(0)
+    words = rng.integers(4, 20, 400)
+    lost = stats.betabinom.rvs(words, 5 * 0.3, 5 * 0.7, random_state=rng)
+    none = np.zeros(400, np.int64)
+    wer = lost.sum() / words.sum()
+    sums = np.exp(np.linspace(0, 4, 400))
+    likely = [stats.betabinom.logpmf(lost, words, a * wer, a * (1 - wer)).sum() for a in sums]
+    found = asr_estimate._clumping(asr_estimate.Errors(words, none, lost, none, (), (), ()), 1.0, 0.0)
+    assert found == pytest.approx(sums[int(np.argmax(likely))], rel=0.05)
+
+
+def test_the_channel_is_found_from_what_became_of_words() -> None:
+    rng = np.random.default_rng(1)
+    words = rng.choice(lexicon().words[:60], 1500)
+    only = replace(OTHER, losing=1, lost_short=0, lost_long=0)
+    pairs = [(str(word), asr_errors(str(word), 1.0, rng, only)) for word in words]
+    per_phone, commonness, unrelated = channel(pairs)
+    assert per_phone == pytest.approx(OTHER.per_phone, rel=0.15)
+    assert commonness == pytest.approx(OTHER.commonness, rel=0.2)
+    assert unrelated == pytest.approx(OTHER.unrelated, abs=0.05)
+
+
+def test_words_outside_the_dictionary_are_letters_apart() -> None:
+    assert (apart("soileau", "soileaus"), apart("zzxqw", "a"), apart("zzxqw", "zzxqw")) == (1, 5, 0)
+
+
+def test_a_summary_counts_errors_and_how_far_apart_substitutes_sound() -> None:
+    found = summary([("two ships", "too ships"), ("ship so", "sheep so"), ("elephants are grey", "a are grey")])
+    assert found[:5] == pytest.approx([3 / 7, 3 / 7, 0, 0, np.std([1 / 2, 1 / 2, 1 / 3])])
+    assert found[5:] == pytest.approx([1 / 3, 1 / 3, 0, 0, 0, 1 / 3])
+    assert summary([("so", "so")])[5:] == [0] * 6
+
+
+def test_what_is_simulated_has_a_stream_for_each_draw_and_utterance() -> None:
+    pairs = [("we opened the letter", "we open letter"), ("it was so", "it was so")]
+    for draw in (0, 3):
+        streams = [generator("asr-estimate", "check", draw, i) for i in range(2)]
+        made = [(text, asr_errors(text, 2 / 7, rng, OTHER)) for (text, _), rng in zip(pairs, streams, strict=True)]
+        assert simulated(pairs, OTHER, draw) == made
+
+
+def test_splits_are_shown_one_by_one_with_their_median_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = iter(np.array([[0.1, -0.2, 0.05], [0.3, 0.0, 0.0], [-0.1, 0.1, 0.2]]))
+    monkeypatch.setattr(asr_estimate, "estimate", lambda pairs: OTHER)
+    monkeypatch.setattr(asr_estimate, "relative_errors", lambda pairs, recogniser: next(made))
+    shown = asr_estimate.check_splits({"a": [("it", "is"), ("so", "no")]}, 3).splitlines()
+    assert [line.split() for line in shown[1:4]] == [
+        ["split", "0", "+10.0%", "-20.0%", "+5.0%"],
+        ["split", "1", "+30.0%", "+0.0%", "+0.0%"],
+        ["split", "2", "-10.0%", "+10.0%", "+20.0%"],
+    ]
+    assert shown[4].split() == ["median", "+10.0%", "+0.0%", "+5.0%"]
+    assert len({len(line) for line in shown[:-1]}) == 1
+    assert shown[-1] == "all three within 20% in 2 of 3 splits"
+
+
+def test_the_command_writes_its_numbers_with_what_made_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asr_estimate, "estimate", lambda pairs: replace(OTHER, losing=0.123456))
+    monkeypatch.setattr(asr_estimate, "check", lambda sources, recogniser: "")
+    file, out = write(tmp_path / "pairs.jsonl", [("it", "is"), ("so", "no")]), tmp_path / "mine.json"
+    main([str(file), "--out", str(out)])
+    told = json.loads(out.read_text("utf-8"))
+    assert told.pop("sha256") == {"pairs.jsonl": hashlib.sha256(file.read_bytes()).hexdigest()}
+    assert told.pop("command") == "python -m dual_bench.corruptions.asr_estimate pairs.jsonl --out mine.json"
+    assert told == vars(replace(OTHER, losing=0.1235))
+    assert out.read_text("utf-8").endswith("}\n")
 
 
 def test_an_estimate_finds_the_numbers_that_made_the_pairs() -> None:

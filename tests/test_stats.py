@@ -20,7 +20,7 @@ from dual_bench.stats import curves
 from dual_bench.stats.contrasts import Contrast, compare
 from dual_bench.stats.frame import Cube, Key, Summing, cube, summed
 from dual_bench.stats.intervals import Interval, t_interval
-from dual_bench.stats.resampling import Weights, estimate, point_of, replicates, resample
+from dual_bench.stats.resampling import Point, Weights, combined, estimate, point_of, replicates, resample
 from dual_bench.store import prediction_table
 from dual_bench.types import CLEAN, Condition, FloatArray, UserError, Utterance
 
@@ -340,6 +340,15 @@ def test_corruption_errors_are_ratios_of_summed_errors(metric: Metric) -> None:
     assert relative.estimate == pytest.approx((0.3 + 0.6) / (0.02 + 0.05))
     assert curves.corruption_error(metric, base, base).estimate == pytest.approx(1)
     assert curves.mean_point([plain, relative]).estimate == pytest.approx((plain.estimate + relative.estimate) / 2)
+
+
+@pytest.mark.parametrize("height", [0.9 + i / 1000 for i in range(100)])
+def test_what_noise_does_not_change_has_no_added_error_at_all(height: float) -> None:
+    flat = Point(height, np.full(5, height), np.full((2, 1, 3), height))
+    area = combined(zip(curves.trapezoid([0, 0.1, 0.3, 0.6, 1.0]).tolist(), [flat] * 5, strict=True))
+    for metric in (ACCURACY, MAE):
+        found = curves.added_error(metric, area, flat)
+        assert (found.estimate, found.replicates.any(), found.influence.any()) == (0, False, False)
 
 
 def test_a_corruption_that_does_not_harm_the_reference_has_no_relative_error() -> None:

@@ -71,6 +71,8 @@ MEASURED = pd.DataFrame(
     index=np.arange(ROWS)[::-1],
 )
 A, B = "a" * 64, "b" * 64
+HERE = ("c", "cpu", "")
+"""The code, device and processor that ``write_cell`` names."""
 
 
 def table(digest: str = A) -> pa.Table:
@@ -398,7 +400,7 @@ def test_what_a_dead_process_was_writing_is_removed_and_nothing_else(folder: Run
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_a_cell_is_borrowed_whole_from_a_run_of_the_same_code(
+def test_a_cell_is_borrowed_whole_from_a_run_of_the_same_code_and_processor(
     folder: RunFolder, weights: dict[str, NDArray[np.float32]] | None
 ) -> None:
     runs = folder.path.parent
@@ -407,21 +409,22 @@ def test_a_cell_is_borrowed_whole_from_a_run_of_the_same_code(
     mine.weights_file(B).touch()
     other = RunFolder(runs / "a run of other code, which is asked first")
     theirs = write_cell(other, B)
-    other.cell_file(B).write_text(theirs.model_copy(update={"code": "d"}).model_dump_json())
-    assert not mine.borrow(B, [runs], "c")
+    for otherwise in ({"code": "d"}, {"device": "cuda"}, {"processor": "another"}):
+        other.cell_file(B).write_text(theirs.model_copy(update=otherwise).model_dump_json())
+        assert not mine.borrow(B, [runs], HERE)
     theirs = write_cell(folder, B, weights)
-    assert not mine.borrow(B, [runs / "nowhere"], "c")
-    assert mine.borrow(B, [runs], "c", weights=True) == (weights is not None)
-    assert mine.borrow(B, [runs], "c")
+    assert not mine.borrow(B, [runs / "nowhere"], HERE)
+    assert mine.borrow(B, [runs], HERE, weights=True) == (weights is not None)
+    assert mine.borrow(B, [runs], HERE)
     assert mine.finished(B) == theirs
     assert mine.rows_file(B).read_bytes() == folder.rows_file(B).read_bytes()
     assert mine.weights_file(B).exists() == (weights is not None)
     assert mine.failed(B) is None
-    assert not RunFolder(folder.path).borrow("c" * 64, [runs], "c")
+    assert not RunFolder(folder.path).borrow("c" * 64, [runs], HERE)
 
 
 def test_no_run_borrows_from_itself(folder: RunFolder) -> None:
-    assert not folder.borrow(A, [folder.path.parent], "c")
+    assert not folder.borrow(A, [folder.path.parent], HERE)
 
 
 # -------------------------------------------------------------------------------------------- reading back

@@ -142,6 +142,11 @@ def test_a_number_that_was_changed_in_a_report_is_named(run: Path, file: str, be
     assert f"report: {named}" in first_that_fails(run)
 
 
+def test_where_other_code_made_a_run_its_report_may_be_of_that_code_and_this_is_said(run: Path) -> None:
+    rewrite(run / "run.json", lambda fields: fields["provenance"].update(dual_bench="0.0.9"))  # the report tells it
+    assert "other code made this run" in first_that_fails(run)
+
+
 def test_a_prediction_that_was_changed_is_named(run: Path) -> None:
     cell = next(cell for cell in cells(run) if cell.model == "text-only")
     forge(run, cell, "score_1", 5, 0.987)

@@ -21,7 +21,7 @@ from dual_bench.report.foreign_run import read_predictions
 from dual_bench.report.merge import merged
 from dual_bench.report.table import Table
 from dual_bench.report.tables import NAMES, summary, tables
-from dual_bench.store import Run, check_writable, read_run, write_text
+from dual_bench.store import Run, check_unlinked, check_writable, read_run, write_text
 from dual_bench.types import UserError
 
 FORMATS = ("html", "md", "latex", "csv")
@@ -102,6 +102,7 @@ def _report(runs: Sequence[Run], folder: Path, lines: str, formats: Collection[s
 
 def _one(evidence: Evidence, folder: Path, formats: Collection[str]) -> Rendered:
     """The report on one corpus."""
+    check_unlinked(folder)
     formats = _with_present(folder, formats)
     changed = flips(evidence)
     listed = sentences(changed)
@@ -114,6 +115,7 @@ def _one(evidence: Evidence, folder: Path, formats: Collection[str]) -> Rendered
 
 def _several(ranking: corpora.Ranking, folder: Path, formats: Collection[str]) -> Rendered:
     """The comparison over several corpora."""
+    check_unlinked(folder)
     formats = _with_present(folder, formats)
     found = corpora.tables(ranking)
     album = Album(folder / "figures", {_FIGURES[name] for name in formats if name in _FIGURES})

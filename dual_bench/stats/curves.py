@@ -123,7 +123,7 @@ def error(metric: Metric, point: Point) -> Point:
 
 def added_error(metric: Metric, noisy: Point, clean: Point) -> Point:
     """How much further from perfect than on clean text."""
-    return error(metric, noisy) - error(metric, clean)
+    return clean - noisy if metric.higher_is_better else noisy - clean  # what both are far from need not cancel
 
 
 def corruption_error(metric: Metric, noisy: Point, reference: Point) -> Point:
