@@ -31,6 +31,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from importlib import import_module
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
@@ -297,6 +298,8 @@ def main() -> None:
     names = {group: [n for n in each if any(fnmatch(n, only) for only in asked.only)] for group, each in names.items()}
     chosen = sorted({str(path) for group in groups for path in tests(group)})
     sys.meta_path.insert(0, Finder(modules))
+    for name in modules:
+        import_module(name)  # pytest would look for those with examples by itself
     hunt = Hunt(modules, names, asked.seconds, {})
     with tempfile.TemporaryDirectory() as folder:
         plain = [

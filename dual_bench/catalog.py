@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from dual_bench.limits import toml
+from dual_bench.shown import shortened
 from dual_bench.types import UserError
 
 if TYPE_CHECKING:
@@ -200,14 +201,9 @@ def validated(kind: type[S], values: Mapping[str, Any], what: str) -> S:
             problem = f"the setting '{where}' is missing"
         else:
             problem = f"{where}: {first['msg'].removeprefix('Value error, ')}"
-            problem += f" (found {_short(first['input'])})" if where and first["type"] != "value_error" else ""
+            if where and first["type"] != "value_error":
+                problem += f" (found {shortened(repr(first['input']), 200)})"
         raise UserError(f"{what}: {problem.removeprefix(': ')}") from None
-
-
-def _short(value: object) -> str:
-    """A value for people, of a long one the beginning."""
-    shown = repr(value)
-    return shown if len(shown) <= 200 else f"{shown[:199]}…"
 
 
 def split_specs(text: str) -> list[str]:

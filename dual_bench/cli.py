@@ -448,7 +448,7 @@ def verify(
 
 def _judged(what: str, results: Sequence[Finding]) -> None:
     """Show the findings; exit code 1 where a check fails, 3 where one could not be made that ought to be."""
-    from dual_bench.report.text import legible
+    from dual_bench.shown import legible
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     styles = {"ok": "green", "FAILS": "bold red", "skipped": "dim", "unable": "yellow"}

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dual_bench import tolerance
 from dual_bench.limits import RECORD, parquet, read_bytes
 from dual_bench.schema import MEASURED
+from dual_bench.shown import shortened
 from dual_bench.types import CLEAN, UserError
 
 _PICTURES = (".svg", ".png", ".pdf")
@@ -40,8 +41,7 @@ def check_none(differences: Sequence[str]) -> None:
 
 def short(value: object) -> str:
     """A value for a sentence."""
-    text = "nothing" if value is None else str(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return shortened("nothing" if value is None else str(value), _SHOWN)
 
 
 # ---------------------------------------------------------------------------------------------- records

@@ -14,6 +14,7 @@ from rapidfuzz.distance import Levenshtein
 
 from dual_bench.contract.checks import Check, SkippedError
 from dual_bench.seeding import generator
+from dual_bench.shown import shortened
 from dual_bench.types import Context, Corruption, Task, TrainingText
 
 TEXTS = (
@@ -181,8 +182,7 @@ def _damage(corruption: Corruption, rate: float) -> float:
 
 
 def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 50 else f"{shown[:49]}…"
+    return shortened(repr(value), 50)
 
 
 PROMISES: Mapping[str, Check[Corruption]] = {

@@ -30,7 +30,7 @@ from matplotlib.text import Text
 
 from dual_bench.report.evidence import LEVEL, Evidence
 from dual_bench.report.numbers import plural
-from dual_bench.report.text import legible, shortened
+from dual_bench.shown import legible, shortened
 from dual_bench.stats.curves import Estimate
 from dual_bench.store import replacing, write_text
 

@@ -28,7 +28,7 @@ from dual_bench.report.canvas import Picture
 from dual_bench.report.page import environment
 from dual_bench.report.sentences import Passage
 from dual_bench.report.table import Table, is_numeric
-from dual_bench.report.text import shortened
+from dual_bench.shown import shortened
 
 MOST = 80
 """Characters of a cell, and of a word anywhere; longer ones end in an ellipsis."""

@@ -11,6 +11,7 @@ import pandas as pd
 
 from dual_bench.report.unfinished import ended, unfinished
 from dual_bench.schema import CellInfo, RunInfo
+from dual_bench.shown import shortened
 from dual_bench.stats.frame import system_name
 from dual_bench.store import Run, RunFolder
 from dual_bench.types import UserError
@@ -113,8 +114,9 @@ def _check_comparable(one: Run, other: Run) -> None:
         return
     field, here, there = differ[0]
     more = f" (so {'does' if len(differ) == 2 else 'do'} {', '.join(name for name, _, _ in differ[1:])})"
+    values = " and ".join(shortened(str(value), 80) for value in (here, there))
     raise UserError(
-        f"{_name(one)} and {_name(other)} cannot be compared: {field} differs, {_short(here)} and {_short(there)}"
+        f"{_name(one)} and {_name(other)} cannot be compared: {field} differs, {values}"
         f"{more if len(differ) > 1 else ''}; report on them one by one, or run one of them again with the plan of the "
         "other"
     )
@@ -160,11 +162,6 @@ def _other_words(one: pd.DataFrame, other: pd.DataFrame) -> str:
     both = sides[0].merge(sides[1], on=keys, how="outer", suffixes=("", "_other"))
     wrong = both[both["text"].ne(both["text_other"])]
     return "" if wrong.empty else f"{wrong['corruption'].iloc[0]} {wrong['rate'].iloc[0]:g}"
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _info(infos: Sequence[RunInfo], cells: Sequence[str]) -> RunInfo:

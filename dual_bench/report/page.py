@@ -21,8 +21,8 @@ from dual_bench.report.methods import methods
 from dual_bench.report.numbers import plural
 from dual_bench.report.sentences import headlines
 from dual_bench.report.table import Table, is_numeric
-from dual_bench.report.text import legible
 from dual_bench.schema import RunInfo
+from dual_bench.shown import legible
 from dual_bench.store import Run
 
 if TYPE_CHECKING:

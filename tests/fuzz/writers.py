@@ -28,7 +28,7 @@ from dual_bench.report.explorer import Explorer, Look
 from dual_bench.report.flips import Flip, Flips, Group, Voice
 from dual_bench.report.sentences import Passage
 from dual_bench.report.table import Table
-from dual_bench.report.text import legible
+from dual_bench.shown import legible
 
 _signs = st.text(st.sampled_from("\\{}[]()<>&%$#_^~`'\"|*=+-@!:;,./?\t\r\n\x0b\x1c\u2028\u202e\ufdd0 ab1"), max_size=16)
 texts = text | surrogates | _signs
