@@ -104,7 +104,7 @@ def show(driver: Any, address: str, width: int = 1400, theme: str = "light") -> 
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     driver.get(address)
-    driver.set_script_timeout(20)
+    driver.set_script_timeout(120)
     driver.execute_async_script(
         "const done = arguments[0];"
         "(function look() { window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle ? done() "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -37,6 +38,7 @@ from dual_bench.schema import (
 from dual_bench.store import (
     RunFolder,
     apart,
+    check_unlinked,
     check_writable,
     prediction_table,
     read_run,
@@ -340,9 +342,63 @@ def test_a_folder_under_a_file_cannot_be_claimed(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_plan_is_refused_and_left_alone(folder: RunFolder) -> None:
     before = files(folder.path)
-    with pytest.raises(UserError, match=r"belongs to another plan \(digest dddddddddddd, this one is eeeeeeeeeeee\)"):
+    said = (
+        f"{folder.path} belongs to another plan (digest dddddddddddd, this one is eeeeeeeeeeee); choose another --out, "
+        "or remove that folder"
+    )
+    with pytest.raises(UserError, match=re.escape(said)):
         folder.claim("e" * 64)
     assert files(folder.path) == before
+
+
+def test_a_folder_with_a_link_in_it_is_not_written_to(folder: RunFolder, tmp_path: Path) -> None:
+    check_unlinked(folder.path)
+    check_unlinked(tmp_path / "nowhere")
+    mine, link = tmp_path / "mine", folder.path / "figures"
+    link.symlink_to(mine)
+    said = (
+        f"{link} is a link to {mine}, where nothing is to be written; a folder of results has no links, so remove it, "
+        "or choose another --out"
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+        folder.claim("d" * 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("score_1", pa.array(["0.5"] * ROWS)),
+        ("truth", pa.array(["1"] * ROWS)),
+        ("model", pa.array(["dual"] * ROWS)),
+        ("model", pa.array(range(ROWS)).dictionary_encode()),
+        ("text", pa.array(range(ROWS)).dictionary_encode()),
+        ("certified", pa.array([1] * ROWS)),
+    ],
+)
+def test_rows_with_a_column_of_another_type_are_refused(folder: RunFolder, name: str, values: pa.Array) -> None:
+    rows = pq.read_table(folder.rows_file(A))
+    rows = rows.set_column(rows.schema.get_field_index(name), name, values)
+    pq.write_table(rows, folder.rows_file(A))
+    record = json.loads(folder.cell_file(A).read_text())
+    folder.cell_file(A).write_text(json.dumps(record | {"sha256": sha256_of(folder.rows_file(A))}))
+    said = f"{folder.rows_file(A)} does not hold what dual-bench wrote: its column '{name}' is missing, double, or of"
+    with pytest.raises(UserError, match=re.escape(said)):
+        _ = read_run(folder.path).predictions
+
+
+def test_rows_of_cells_with_and_without_a_newer_column_are_read_together(folder: RunFolder) -> None:
+    write_cell(folder, B)
+    pq.write_table(pq.read_table(folder.rows_file(B)).drop_columns("certified"), folder.rows_file(B))
+    record = json.loads(folder.cell_file(B).read_text())
+    folder.cell_file(B).write_text(json.dumps(record | {"sha256": sha256_of(folder.rows_file(B))}))
+    assert read_run(folder.path).predictions["cell"].tolist() == [A] * ROWS + [B] * ROWS
+
+
+def test_a_record_that_cannot_be_opened_is_named(folder: RunFolder) -> None:
+    folder.run_file.unlink()
+    folder.run_file.mkdir()
+    with pytest.raises(UserError, match=re.escape(f"{folder.run_file} cannot be read: Is a directory")):
+        folder.info()
 
 
 def test_a_file_or_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -436,6 +492,11 @@ def test_a_run_is_read_back_with_what_is_missing(folder: RunFolder) -> None:
     assert [cell.digest for cell in run.cells] == [A]
     assert run.info == run_info(provenance=run.info.provenance)
     pd.testing.assert_frame_equal(run.predictions, table().to_pandas())
+    assert (run.folder, run.cells[0].weights) == (folder, None)
+    for rows in (run.certified, run.probes):
+        assert rows.empty
+        assert list(rows) == list(run.predictions)
+    assert pq.read_metadata(folder.rows_file(A)).row_group(0).column(0).compression == "ZSTD"
     assert run.texts["text"].tolist() == [f"t{i}" for i in range(ROWS)]
     assert (run.task.kind, run.task.low, run.task.high) == ("regression", -3.0, np.inf)
 
@@ -526,6 +587,8 @@ def test_a_run_of_an_older_schema_is_read_and_says_so(folder: RunFolder) -> None
     folder.run_file.write_text(json.dumps(record | {"schema_version": OLDEST_SCHEMA}))
     run = read_run(folder.path)
     assert any(f"schema {OLDEST_SCHEMA}" in fault for fault in run.faults)
+    folder.texts_file.unlink()
+    assert len(read_run(folder.path).faults) == 2
     assert run.predictions["certified"].isna().all()
     pd.testing.assert_frame_equal(
         run.predictions.drop(columns="certified"), table().to_pandas().drop(columns="certified")
@@ -635,6 +698,7 @@ def test_where_no_run_begins_what_was_new_goes_and_what_was_there_stays(tmp_path
         folder.path.mkdir(exist_ok=True)
         with folder.left_clean(new):
             folder.log_file.touch()
+            (folder.path / ".texts.parquet.1.tmp").touch()
         assert folder.path.exists() == (not new)
         assert above.exists()
     assert list(folder.path.iterdir()) == []
