@@ -45,7 +45,7 @@ from dual_bench.features.rows import FeatureStore
 from dual_bench.plan import installed
 from dual_bench.processes import cores, spread
 from dual_bench.spreadsheet import neutral
-from dual_bench.store import replacing, write_text
+from dual_bench.store import check_unlinked, replacing, write_text
 from dual_bench.types import Modality, Ragged, Report, Signal, UserError, telling
 
 _VERSION = "v1"
@@ -101,6 +101,8 @@ def extract(
     if folder.exists() and not all(_MINE.fullmatch(path.name) for path in folder.iterdir()):
         raise UserError(f"{folder} holds something else than an extraction; name another folder with --out")
     folder.mkdir(parents=True, exist_ok=True)
+    for place in (folder, *filter(Path.is_dir, folder.iterdir())):
+        check_unlinked(place)
     with _claimed(folder):
         _check_same(source, folder)
         digests = _digests(source, report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -141,6 +142,19 @@ NO_VOICE, NO_FACE = (
     {"truncated", "empty", "no-audio", "text", "missing"},
     {"truncated", "empty", "no-video", "text", "missing"},
 )
+
+
+@pytest.mark.parametrize("name", ["lock", "sound", "sound/values", "corpus.json"])
+def test_nothing_is_written_through_a_link_in_an_extraction(
+    name: str, whole: tuple[Path, Path], tmp_path: Path
+) -> None:
+    mine, out = tmp_path / "mine", tmp_path / "out"
+    mine.write_text("dear diary")
+    (out / name).parent.mkdir(parents=True)
+    (out / name).symlink_to(mine)
+    with pytest.raises(UserError, match=re.escape(f"{out / name} is a link to {mine}")):
+        extracted_from(whole[0], out)
+    assert mine.read_text() == "dear diary"
 
 
 @pytest.fixture(scope="module")
