@@ -579,6 +579,7 @@ def many(systems: int, **fields: object) -> Made:
     return replace(PARTS, models=models, **(facts | {"study": study} | fields))
 
 
+@pytest.mark.slow
 def test_many_systems_are_drawn_apart_and_figures_of_an_earlier_rendering_go(tmp_path: Path) -> None:
     always = {"forest", "slope", "training"} | {
         f"{n}-{r}" for n in ("confusion", "reliability") for r in ("clean", "mixed")

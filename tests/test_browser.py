@@ -345,7 +345,10 @@ def axe() -> str:
     return file.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("width", "theme"), VIEWS)
+@pytest.mark.parametrize(
+    ("width", "theme"),
+    [pytest.param(*view, marks=() if view in (VIEWS[0], VIEWS[-1]) else pytest.mark.slow) for view in VIEWS],
+)
 def test_axe_finds_no_barrier(driver: Any, address: str, width: int, theme: str) -> None:
     text = axe()
     show(driver, address, width, theme)

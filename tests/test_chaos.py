@@ -1,6 +1,6 @@
 """A run that is killed at any moment goes on by the same command, and ends as one that never was.
 
-Three moments by default; $CHAOS of them otherwise (``make chaos``: fifty).
+Two moments by default; $CHAOS of them otherwise (``make chaos``: fifty).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dual_bench.plan import read_plan
 from dual_bench.seeding import generator
 from dual_bench.store import RunFolder
 
-MOMENTS = generator("chaos").random(int(os.environ.get("CHAOS", "3")))
+MOMENTS = generator("chaos").random(int(os.environ.get("CHAOS", "2")))
 
 
 @dataclass(frozen=True)

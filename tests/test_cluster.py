@@ -104,6 +104,7 @@ def test_a_worker_node_that_is_lost_in_the_middle_changes_no_byte(study: Study, 
     assert RunFolder(out).info().provenance.engine.startswith("ray ")
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_goes_on_with_the_same_command_and_changes_no_byte(
     study: Study, nodes: Any, tmp_path: Path
 ) -> None:

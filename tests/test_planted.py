@@ -70,6 +70,7 @@ def test_where_only_motion_tells_the_module_that_sees_it_is_supported_and_the_ot
     assert found[other] in ("equivalent", "undecided")
 
 
+@pytest.mark.slow
 def test_where_only_level_tells_neither_module_is_found_to_matter(tmp_path: Path, cache: Path) -> None:
     found, whole = verdicts("static", tmp_path, cache)
     assert whole > 0.8

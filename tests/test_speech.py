@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
-from unusual import UNUSUAL, is_subsequence, rates, seeds, sentences, texts
+from unusual import is_subsequence, rates, seeds, sentences
 
 from dual_bench.corruptions import asr_estimate, speech
 from dual_bench.corruptions.asr_estimate import (
@@ -77,29 +77,6 @@ def test_golden_sentences() -> None:
     assert heard("  Oh my God,\tI'm so sorry!\n", 0.6, 2) == "Oh need\tI'm so sorry!"
 
 
-@given(text=texts, seed=seeds)
-def test_rate_zero_is_the_identity_to_the_byte(text: str, seed: int) -> None:
-    assert heard(text, 0.0, seed) == text
-
-
-@given(text=texts, rate=rates, seed=seeds)
-@example(text=UNUSUAL[-1], rate=1.0, seed=0)
-def test_any_text_at_any_rate_gives_valid_text_and_the_same_for_the_same_seed(
-    text: str, rate: float, seed: int
-) -> None:
-    found = heard(text, rate, seed)
-    assert found.encode("utf-8").decode("utf-8") == found
-    assert heard(text, rate, seed) == found
-
-
-@given(text=texts, rate=rates, seed=seeds)
-def test_the_numbers_drawn_do_not_depend_on_the_rate(text: str, rate: float, seed: int) -> None:
-    one, other = np.random.default_rng(seed), np.random.default_rng(seed)
-    asr_errors(text, rate, one)
-    asr_errors(text, 0.5, other)
-    assert one.bit_generator.state == other.bit_generator.state
-
-
 @given(n=st.integers(0, 40), low=rates, high=rates, seed=seeds)
 @example(n=5000, low=0.3, high=0.31, seed=0)
 def test_a_word_hit_at_a_rate_is_hit_and_in_the_same_way_at_every_higher_one(
@@ -134,7 +111,7 @@ def test_an_utterance_either_loses_words_or_gains_them(text: str, rate: float, s
 
 
 @pytest.mark.parametrize("recogniser", [None, OTHER])
-@pytest.mark.parametrize("rate", [0.1, pytest.param(0.5, marks=pytest.mark.slow), 0.9])
+@pytest.mark.parametrize("rate", [0.1, *(pytest.param(rate, marks=pytest.mark.slow) for rate in (0.5, 0.9))])
 def test_the_word_error_rate_is_the_nominal_rate(rate: float, recogniser: Recogniser | None) -> None:
     noisy = [(text, heard(text, rate, seed, recogniser)) for seed, text in enumerate(made(2500, 8))]
     assert errors(noisy).rates[0] == pytest.approx(rate, abs=0.02)
