@@ -151,6 +151,7 @@ def test_a_truncated_table_is_computed_again(manifest: Path, tmp_path: Path) -> 
     assert rows(out) == before
 
 
+@pytest.mark.slow
 def test_two_at_once_compute_each_cell_once(manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     asked = [sys.executable, "-c", PLAIN, *map(str, command(manifest, out)), "--jobs", "1"]

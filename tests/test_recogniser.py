@@ -354,6 +354,7 @@ def clip(path: Path) -> tuple[Sound, int]:
     return np.concatenate(parts), stream.rate
 
 
+@pytest.mark.slow
 def test_of_real_speech_fewer_words_are_right_the_more_noise_there_is(shared_data: Path, cache: Path) -> None:
     folder = shared_data / "grid_clips"
     with (folder / "transcripts.csv").open() as file:

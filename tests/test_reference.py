@@ -48,7 +48,10 @@ def test_the_page_shows_the_table(table: pd.DataFrame) -> None:
     assert markdown(read) == (FOLDER / "realised.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("name", "severities"), [("word-shuffle", [2]), ("mismatch", []), ("asr-model", [])])
+@pytest.mark.parametrize(
+    ("name", "severities"),
+    [("word-shuffle", [2]), ("mismatch", []), pytest.param("asr-model", [], marks=pytest.mark.slow)],
+)
 def test_the_table_is_what_the_noise_does(
     name: str, severities: list[int], table: pd.DataFrame, shared_data: Path
 ) -> None:

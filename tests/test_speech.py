@@ -457,6 +457,7 @@ def test_the_committed_numbers_are_those_of_the_fitted_half(real_pairs: dict[str
     assert vars(default_recogniser()) == pytest.approx(vars(found), rel=1e-3, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_on_held_out_pairs_all_kinds_of_errors_come_as_often_as_in_reality(real_pairs: dict[str, list[Pair]]) -> None:
     held_out = [pair for pairs in real_pairs.values() for pair in halves(pairs)[1]]
     real = errors(held_out)
@@ -474,6 +475,7 @@ def test_on_held_out_pairs_substitutes_are_as_far_away_in_phones_as_in_reality(
     assert sum(real) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_over_real_sentences_the_word_error_rate_is_the_nominal_rate(shared_data: Path) -> None:
     file = shared_data / "meld_text" / "test_sent_emo.csv"
     if not file.is_file():
