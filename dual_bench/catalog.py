@@ -378,7 +378,10 @@ CATALOGS = {
 
 def is_folder(name: str) -> bool:
     """Whether a corpus is named by its folder."""
-    return name not in DATASETS.entries and Path(name).is_dir()
+    try:
+        return name not in DATASETS.entries and Path(name).is_dir()
+    except OSError:  # a name that is too long for one
+        return False
 
 
 def corpus_spec(spec: str) -> tuple[str, Settings]:

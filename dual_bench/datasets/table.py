@@ -50,7 +50,7 @@ def read_table(path: Path, what: str, encoding: str = "utf-8", remedy: str = "sa
         raise UserError(f"{what} {path} is missing") from None
     except OSError as error:
         raise UserError(f"{what} {path} cannot be read: {error.strerror}") from None
-    except LookupError:
+    except (LookupError, DeprecationWarning):  # which those of Python's own sources give, and may be errors
         raise UserError(f"'{encoding}' is no encoding; expected one such as utf-8, cp1252 or latin-1") from None
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1

@@ -58,7 +58,7 @@ def _mmsa(**parts: Any) -> dict[str, Any]:
 FOUND: dict[str, list[Any]] = {
     "manifest": [_manifest(audio_file="a.npz", audio_row=DIGITS)],
     "meld": [_meld(DIGITS)],
-    "encodings": [(b"", "a\x00b")],
+    "encodings": [(b"", "a\x00b"), (b"Sr No.\\\x92", "unicode_escape")],
     "features": [
         tables._bare({"values": ("<c8", (2**64, 2**62), b"")}),
         tables._bare({"values": ("<f8", (2**31,), b"")}),
@@ -72,6 +72,7 @@ FOUND: dict[str, list[Any]] = {
     "study TOML": [
         (f"x = {DEEP}".encode(), {}),
         (f"x = {DIGITS}".encode(), {}),
+        (f'name = "x"\ndataset = "{"x" * 300}"'.encode(), {}),
         (f"{_STUDY}models = ['dual']\nroot_seed = {HEXADECIMAL}".encode(), {}),
         (f"{_STUDY}models = ['dual:width={HEXADECIMAL}', 'dual:width={DEEP}']".encode(), {}),
         (f"{_STUDY}models = ['dual']\ntraining = 5".encode(), {"training": {"epochs": 2}}),
