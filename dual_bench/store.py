@@ -425,9 +425,9 @@ class Run:
         """The rows whose text depends on the model that read it."""
         frames = []
         for file in self.files.values():
-            given = _read_table(file, PREDICTION_COLUMNS, ["text"])["text"].is_valid()
-            if pc.any(given).as_py():
-                frames.append(_read_table(file, PREDICTION_COLUMNS).filter(given))
+            for texts in _read_table(file, PREDICTION_COLUMNS, ["text"]).columns:  # none: an old schema
+                if pc.any(given := texts.is_valid()).as_py():
+                    frames.append(_read_table(file, PREDICTION_COLUMNS).filter(given))
         if not frames:
             return pd.DataFrame(columns=list(PREDICTION_COLUMNS))
         return _joined(frames)

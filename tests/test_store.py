@@ -558,6 +558,13 @@ def test_chosen_rows_are_those_whose_text_depends_on_the_model(folder: RunFolder
     assert set(found["cell"]) == {B}
 
 
+def test_rows_of_a_schema_without_texts_have_none_that_depend_on_a_model(folder: RunFolder) -> None:
+    pq.write_table(pq.read_table(folder.rows_file(A)).drop_columns("text"), folder.rows_file(A))
+    record = json.loads(folder.cell_file(A).read_text())
+    folder.cell_file(A).write_text(json.dumps(record | {"sha256": sha256_of(folder.rows_file(A))}))
+    assert read_run(folder.path).chosen().empty
+
+
 def test_damaged_rows_are_missing_and_not_read(folder: RunFolder) -> None:
     write_cell(folder, B)
     folder.rows_file(A).write_bytes(b"PAR1")
