@@ -495,7 +495,10 @@ def _fits(name: str, kind: pa.DataType) -> bool:
 
 
 def _joined(tables: Sequence[pa.Table]) -> pd.DataFrame:
-    rows: pd.DataFrame = pa.concat_tables(tables, promote_options="default").unify_dictionaries().to_pandas()
+    try:
+        rows: pd.DataFrame = pa.concat_tables(tables, promote_options="default").unify_dictionaries().to_pandas()
+    except pa.ArrowException as error:
+        raise UserError(f"the rows of several cells do not go together: {' '.join(str(error).split())[:200]}") from None
     return rows if "certified" in rows else rows.assign(certified=None)  # schema 2 had none
 
 

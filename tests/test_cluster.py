@@ -147,7 +147,7 @@ def test_a_model_that_fails_on_a_cluster_is_recorded_while_the_rest_goes_on(
         "--seeds", 1, "--regimes", "clean", "--rates", "0,1", "--draws", 1, "--epochs", 1, "--out", out,
         "--engine", "ray", "--jobs", 2,
     )  # fmt: skip
-    assert found.exit_code == 1
+    assert found.exit_code == 1, found.output
     assert {one.model: one.error.split(":")[0] for one in read_run(out).failed} == {
         "troubled:raises": "RuntimeError",
         "troubled:killed": "WorkerCrashedError",

@@ -234,6 +234,11 @@ def test_a_table_of_predictions_beyond_the_bounds_is_refused(tmp_path: Path, sma
     (tmp_path / "wide.csv").write_text(",".join(f"c{i}" for i in range(20_000)) + "\n")
     with pytest.raises(UserError, match="has 20,000 columns, more than the 10,000 that are read"):
         foreign.read(tmp_path / "wide.csv")
+    predictions(2000).assign(dataset=np.arange(2000)).to_csv(tmp_path / "many.csv", index=False)
+    with pytest.raises(
+        UserError, match=r"names 2,000 corpora in its column 'dataset', more than the 1,000 that are read"
+    ):
+        foreign.read(tmp_path / "many.csv")
     small(ROWS=1000)
     for name in ("p.csv", "p.parquet"):
         with pytest.raises(UserError, match="expected at most 1,000 rows"):

@@ -386,6 +386,20 @@ def test_rows_with_a_column_of_another_type_are_refused(folder: RunFolder, name:
         _ = read_run(folder.path).predictions
 
 
+def test_rows_of_cells_that_do_not_go_together_are_refused(folder: RunFolder) -> None:
+    write_cell(folder, B)
+    rows = pq.read_table(folder.rows_file(B)).append_column("more", pa.array(["x"] * ROWS))
+    pq.write_table(rows, folder.rows_file(B))
+    rows = pq.read_table(folder.rows_file(A)).append_column("more", pa.array([1] * ROWS))
+    pq.write_table(rows, folder.rows_file(A))
+    for digest in (A, B):
+        record = json.loads(folder.cell_file(digest).read_text())
+        changed = record | {"sha256": sha256_of(folder.rows_file(digest))}
+        folder.cell_file(digest).write_text(json.dumps(changed))
+    with pytest.raises(UserError, match="the rows of several cells do not go together"):
+        _ = read_run(folder.path).predictions
+
+
 def test_rows_of_cells_with_and_without_a_newer_column_are_read_together(folder: RunFolder) -> None:
     write_cell(folder, B)
     pq.write_table(pq.read_table(folder.rows_file(B)).drop_columns("certified"), folder.rows_file(B))

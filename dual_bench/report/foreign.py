@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dual_bench.catalog import did_you_mean
-from dual_bench.limits import HEADER, PREDICTIONS, ROWS, check_columns, check_size, parquet
+from dual_bench.limits import CORPORA, HEADER, PREDICTIONS, ROWS, check_columns, check_size, parquet
 from dual_bench.schema import MEASURED, PREDICTION_COLUMNS
 from dual_bench.types import (
     ABSENT_PREFIX,
@@ -74,6 +74,10 @@ def read(path: Path) -> list[Foreign]:
     parts = [(path.stem, frame)]
     if DATASET in frame:
         _printable(frame[DATASET], path)
+        if (count := frame[DATASET].nunique()) > CORPORA:
+            raise UserError(
+                f"{path} names {count:,} corpora in its column '{DATASET}', more than the {CORPORA:,} that are read"
+            )
         parts = [(str(name), part) for name, part in frame.groupby(DATASET, sort=False, observed=True)]
     return [_corpus(name, part, path, notes) for name, part in parts]
 

@@ -43,16 +43,16 @@ def read_predictions(files: Sequence[Path], metric: str | None, folder: Path) ->
         ["dual-bench", "report", *(part for path in files for part in ("--predictions", str(path)))]
         + ([] if metric is None else ["--metric", metric])
     )
-    return [_run(path, corpus, metric, folder, command) for path, corpus in found]
+    digests = {path: sha256_of(path) for path in files}
+    return [_run(path, digests[path], corpus, metric, folder, command) for path, corpus in found]
 
 
-def _run(path: Path, corpus: Foreign, metric: str | None, folder: Path, command: str) -> Run:
+def _run(path: Path, digest: str, corpus: Foreign, metric: str | None, folder: Path, command: str) -> Run:
     rows, outputs = corpus.rows, corpus.outputs
     task = Task("regression") if outputs == 1 else Task("classification", tuple(map(str, range(outputs))))
     sure, doubt = _probabilities(rows, outputs)
     notes = [*corpus.notes, *([f"Metrics of confidence are left out: {doubt}."] if doubt else [])]
     chosen = _metric(metric, task, sure, doubt, path)
-    digest = sha256_of(path)
     systems = [system_name(*pair) for pair in rows[["model", "variant"]].drop_duplicates().itertuples(index=False)]
     noisy = [c for c in map(str, apart(rows)[0]["corruption"].unique()) if c != "clean"]
     plan = {
