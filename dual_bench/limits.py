@@ -36,7 +36,7 @@ PREDICTIONS = 2**33
 is read. 20,000,000 rows take about a half."""
 ROWS = 20_000_000
 """Rows of a table of predictions: more would not fit into the memory of most machines."""
-CORPORA = 1_000
+CORPORA = 200
 """Of a table of predictions: each becomes a report of its own."""
 COLUMNS = 10_000
 """Of any table."""

@@ -236,7 +236,7 @@ def test_a_table_of_predictions_beyond_the_bounds_is_refused(tmp_path: Path, sma
         foreign.read(tmp_path / "wide.csv")
     predictions(2000).assign(dataset=np.arange(2000)).to_csv(tmp_path / "many.csv", index=False)
     with pytest.raises(
-        UserError, match=r"names 2,000 corpora in its column 'dataset', more than the 1,000 that are read"
+        UserError, match=r"names 2,000 corpora in its column 'dataset', more than the 200 that are read"
     ):
         foreign.read(tmp_path / "many.csv")
     small(ROWS=1000)
