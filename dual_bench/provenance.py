@@ -76,7 +76,7 @@ def gather(device: str, threads: int, jobs: int, sittings: int = 1, engine: str 
         platform=platform.platform(),
         packages=installed(_PACKAGES),
         processor=processor(),
-        accelerator=torch.cuda.get_device_name() if device == "cuda" else "",
+        accelerator=torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else "",
         arithmetic={name: os.environ[name] for name in _ARITHMETIC if name in os.environ},
         format=FORMAT_VERSION,
         device=device,

@@ -179,11 +179,15 @@ class _Claims:
             raise UnableError(f"it cannot be encoded again here: {error}") from None
 
     @cached_property
+    def ours(self) -> schema.Provenance:
+        """The environment here, as a run would tell it."""
+        return provenance.gather(self.info.provenance.device, job.THREADS, self.jobs)
+
+    @cached_property
     def elsewhere(self) -> str:
         """In what the run's environment differs from this one, so that numbers may be rounded otherwise; empty: in
         nothing that is known."""
-        theirs = self.info.provenance
-        ours = provenance.gather(theirs.device, job.THREADS, self.jobs)
+        theirs, ours = self.info.provenance, self.ours
         named = ("commit", "dirty", "python", "platform", "threads", "accelerator", "arithmetic")
         pairs = {what: (getattr(theirs, what), getattr(ours, what)) for what in named}
         pairs |= {what: (theirs.packages[what], ours.packages.get(what)) for what in theirs.packages}
@@ -421,7 +425,7 @@ def _report(run: _Claims) -> str:
     try:
         check_none([difference for name, difference in other.items() if name not in drawn or run.drawn_alike])
     except DiffersError as error:
-        if provenance.code(run.info.provenance) == provenance.code(provenance.gather("cpu", job.THREADS, run.jobs)):
+        if provenance.code(run.info.provenance) == provenance.code(run.ours):
             raise
         raise DiffersError(f"{error}; other code made this run, and may have written another report") from None
     if drawn:
